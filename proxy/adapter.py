@@ -1,0 +1,121 @@
+"""The contract of a wire language: requests become bytes, bytes become answers. No I/O, no clock, no state per provider.
+
+An adapter is a module in `adapters/` (or any importable "package.module") that ends with `ADAPTER: Final[Adapter]`.
+A provider is a row in `catalog.toml` that names an adapter; `Target` is what the adapter gets to know of that row.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from proxy.errors import InvalidRequestError, UpstreamError
+from proxy.wire import ChatRequest, Usage
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown."""
+
+    model: str
+    quirks: frozenset[str] = frozenset()
+    max_output: int | None = None
+
+
+class Rendered(NamedTuple):
+    """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
+
+
+class Reply(NamedTuple):
+    """A complete answer as the client gets it. `usage` is None when the upstream did not report any."""
+
+    body: bytes
+    usage: Usage | None
+    finish: str | None
+
+
+class StreamParser(Protocol):
+    """Turns an upstream's stream into the client's, piece by piece; one object per attempt.
+
+    `started` is False until the first event with content (text, tool call, reasoning, refusal, finish reason): nothing
+    is sent to the client before. `finish` is the finish reason in OpenAI's words, `done` that the upstream has said it
+    is through. `usage` is what was reported so far.
+    """
+
+    started: bool
+    finish: str | None
+    done: bool
+    usage: Usage | None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the client's bytes for `data`, whole events only. Raises UpstreamError for an error in the stream."""
+        ...
+
+    def close(self) -> bytes:
+        """Return the client's last bytes, `[DONE]` included. Raises UnavailableError when the stream was cut short."""
+        ...
+
+
+class Adapter(Protocol):
+    """One wire language."""
+
+    @property
+    def quirks(self) -> frozenset[str]:
+        """Names of the deviations a provider row may switch on."""
+        ...
+
+    def auth(self, key: str | None) -> dict[str, str]:
+        """Return the headers that carry `key`, and those every request needs."""
+        ...
+
+    def render(self, request: ChatRequest, target: Target) -> Rendered:
+        """Return the upstream's request. Raises InvalidRequestError with `unsent` when the language cannot carry it."""
+        ...
+
+    def parse(self, body: bytes, request: ChatRequest, target: Target) -> Reply:
+        """Return the client's answer for a 200 body. Raises UpstreamError for an error or nonsense in it."""
+        ...
+
+    def stream(self, request: ChatRequest, target: Target) -> StreamParser:
+        """Return a parser for one streamed answer."""
+        ...
+
+    def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Return the error of a non-200 answer."""
+        ...
+
+
+PACKAGE: Final = "adapters"
+
+
+def names() -> list[str]:
+    """Return the wire languages that come with the sidecar."""
+    package = import_module(PACKAGE)
+    return sorted(module.name for module in iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def load(name: str) -> Adapter:
+    """Return the adapter called `name`: a file in `adapters/`, or "package.module" from outside.
+
+    Raises LookupError that lists what exists.
+    """
+    module_name = name if "." in name else f"{PACKAGE}.{name}"
+    try:
+        adapter: Adapter = import_module(module_name).ADAPTER
+    except (ImportError, AttributeError) as error:
+        known = ", ".join(names())
+        raise LookupError(f"no adapter {name!r} ({error}); built in: {known}") from error
+    return adapter
+
+
+def not_sent(message: str, param: str | None = None) -> UpstreamError:
+    """Return the error for a request that this wire language cannot carry at all."""
+    from_us = InvalidRequestError(message, code="unsupported_parameter", param=param)
+    from_us.unsent = True
+    return from_us

@@ -1,0 +1,201 @@
+"""One table from what a provider says went wrong to one error class: by code, then by type, then by status.
+
+Never by searching prose where a field exists; the two texts below stand in for fields that Anthropic and llama.cpp
+do not have. Evidence for each row: the error references of the providers and recorded answers.
+"""
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from proxy.errors import (
+    AuthError,
+    ContentFilterError,
+    ContextLengthError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    QuotaError,
+    RateLimitError,
+    UnavailableError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    scrub,
+)
+
+BY_CODE: Final[dict[str, type[UpstreamError]]] = {
+    "insufficient_quota": QuotaError,
+    "billing_hard_limit_reached": QuotaError,
+    "credit_balance_exhausted": QuotaError,
+    "organization_spend_limit_exceeded": QuotaError,
+    "project_spend_limit_exceeded": QuotaError,
+    "organization_usage_limit_exceeded": QuotaError,
+    "enforced_spend_limit_reached": QuotaError,
+    "contract_spend_limit_reached": QuotaError,
+    "rate_limit_exceeded": RateLimitError,
+    "server_is_overloaded": OverloadedError,
+    "context_length_exceeded": ContextLengthError,
+    "exceed_context_size_error": ContextLengthError,
+    "too_many_prompt_tokens": ContextLengthError,
+    "content_filter": ContentFilterError,
+    "content_policy_violation": ContentFilterError,
+    "model_not_found": NotFoundError,
+    "model_not_supported": NotFoundError,
+    "model_decommissioned": NotFoundError,
+    "DeploymentNotFound": NotFoundError,
+    "invalid_api_key": AuthError,
+    "tool_use_failed": UnavailableError,
+}
+BY_TYPE: Final[dict[str, type[UpstreamError]]] = {
+    "insufficient_quota": QuotaError,
+    "billing_error": QuotaError,
+    "rate_limit_error": RateLimitError,
+    "rate_limited": RateLimitError,
+    "overloaded_error": OverloadedError,
+    "timeout_error": UpstreamTimeoutError,
+    "exceed_context_size_error": ContextLengthError,
+    "authentication_error": AuthError,
+    "permission_error": AuthError,
+    "not_found_error": NotFoundError,
+    "invalid_model": NotFoundError,
+}
+BY_STATUS: Final[dict[int, type[UpstreamError]]] = {
+    401: AuthError,
+    402: QuotaError,
+    403: AuthError,
+    404: NotFoundError,
+    408: UpstreamTimeoutError,
+    424: UnavailableError,
+    429: RateLimitError,
+    503: OverloadedError,
+    504: UpstreamTimeoutError,
+    529: OverloadedError,
+}
+_BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
+    ("prompt is too long", ContextLengthError),
+    ("credit balance is too low", QuotaError),
+    ("incorrect api key", AuthError),
+)
+
+
+class Fault(NamedTuple):
+    """A provider's error in OpenAI's four fields, whatever shape it came in. `type` and `code` may be empty."""
+
+    message: str
+    type: str = ""
+    code: str = ""
+    param: str | None = None
+
+
+def read_fault(body: bytes) -> Fault:
+    """Return the error object inside `body`: wrapped, bare, a list, plain text or nothing at all."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Fault(body[:2000].decode(errors="replace").strip())
+    return fault_of(found)
+
+
+def fault_of(found: Any) -> Fault:
+    """Return the error inside an already decoded JSON value."""
+    if isinstance(found, list) and found:
+        found = found[0]
+    if not isinstance(found, dict):
+        return Fault(str(found))
+    error = found.get("error", found)
+    if not isinstance(error, dict):
+        return Fault(str(error), code=_word(found.get("code")))
+    text = error.get("message") or error.get("detail") or error.get("error") or ""
+    details = error.get("details")
+    stable = details.get("error_code") if isinstance(details, dict) else None
+    param = error.get("param")
+    return Fault(
+        text if isinstance(text, str) else msgspec.json.encode(text).decode(),
+        _word(error.get("type")),
+        _word(stable or error.get("code")),
+        param if isinstance(param, str) else None,
+    )
+
+
+def _word(value: object) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamError:
+    """Return the error to raise for an answer with `status`. `headers` may be empty (an error inside a stream)."""
+    if fault.message.lstrip()[:1] == "<" and status not in (401, 429, 503, 529):
+        # Some proxy's web page: whatever it says, it is not the provider's word, and no client can read it.
+        return UnavailableError(
+            "the upstream answered with a web page, not with JSON", code="upstream_invalid_response"
+        )
+    found = _class_of(status, fault)
+    wait_s = retry_after_s(headers)
+    text = scrub(fault.message) if fault.message.lstrip()[:1] != "<" else ""
+    text = text or f"the upstream answered with status {status}"
+    if found in (QuotaError, RateLimitError, OverloadedError, NotFoundError, ContextLengthError):
+        return found(text, retry_after_s=wait_s, param=fault.param)
+    if found is AuthError:
+        return AuthError(f"the upstream refused the sidecar's key (status {status}): {text}")
+    if found is UpstreamTimeoutError:
+        return UpstreamTimeoutError(text, retry_after_s=wait_s)
+    if found is UnavailableError:
+        # 500 stays 500; a 502, an unknown 5xx or a fault inside a 200 is a bad gateway to the client.
+        return UnavailableError(
+            text, status=500 if status == 500 else 502, code="server_error", retry_after_s=wait_s
+        )
+    code = fault.code or fault.type or None
+    if found is ContentFilterError:
+        return ContentFilterError(text, code=code, param=fault.param)
+    passed = status if 400 <= status < 500 else 400
+    return InvalidRequestError(
+        text,
+        status=passed,
+        type=fault.type or "invalid_request_error",
+        code=fault.code or None,
+        param=fault.param,
+    )
+
+
+def _class_of(status: int, fault: Fault) -> type[UpstreamError]:
+    found = BY_CODE.get(fault.code) or BY_TYPE.get(fault.type)
+    if found is not None and not (found in (AuthError, NotFoundError) and status >= 500):
+        return found
+    if status in (400, 413):
+        lowered = fault.message.lower()
+        for text, by_text in _BY_TEXT:
+            if text in lowered:
+                return by_text
+    return BY_STATUS.get(status) or (
+        UnavailableError if status >= 500 or status < 400 else InvalidRequestError
+    )
+
+
+def status_in(error: object) -> int:
+    """Return the HTTP status that an error inside a 200 names in its `code` or `status`; 502 when it names none."""
+    if isinstance(error, dict):
+        for key in ("code", "status", "status_code"):
+            value = error.get(key)
+            if isinstance(value, int | str) and str(value).isdigit() and 400 <= int(value) < 600:
+                return int(value)
+    return 502
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long the provider asks to wait: `retry-after-ms`, else `retry-after` as seconds or as a date.
+
+    A date is compared with the answer's own `date`, so the clocks need not agree. None when nothing usable is there.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait_s = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        if 0 < wait_s < float("inf"):
+            return wait_s
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, (until - parsedate_to_datetime(headers.get("date", ""))).total_seconds()) or None
+    except (ValueError, TypeError):
+        return None

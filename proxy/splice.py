@@ -1,0 +1,146 @@
+"""Change one top-level value of a JSON object and leave every other byte as it was.
+
+Callers pass objects that a JSON decoder has already accepted; this only has to find things, not to judge them.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+_SPACE: Final = b" \t\r\n"
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SCALAR: Final = re.compile(rb"[^,}\]\s]+")
+_NESTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A key can be spelled with escapes ("mod\u0065l"). No letter of our keys needs another block than \u005x-\u007x.
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
+
+
+class Member(NamedTuple):
+    """Where one `"key": value` stands: body[key:key_end] is the quoted key, body[value:end] its value."""
+
+    name: bytes
+    key: int
+    key_end: int
+    value: int
+    end: int
+
+
+def members(body: bytes) -> list[Member]:
+    """Return the top-level members of the JSON object `body`, in order, repeated keys included."""
+    found = []
+    at = body.index(b"{") + 1
+    while True:
+        at = _skip(body, at, _SPACE + b",")
+        if body[at : at + 1] != b'"':
+            return found
+        key_end = _end(body, at)
+        value = _skip(body, _skip(body, key_end, _SPACE) + 1, _SPACE)
+        end = _end(body, value)
+        quoted = body[at:key_end]
+        name = msgspec.json.decode(quoted, type=str).encode() if b"\\" in quoted else quoted[1:-1]
+        found.append(Member(name, at, key_end, value, end))
+        at = end
+
+
+def find(body: bytes, name: bytes) -> Member | None:
+    """Return the top-level member called `name`, or None. With a repeated key, the last one, as decoders see it."""
+    quoted = b'"' + name + b'"'
+    if body.count(quoted) == 1 and not _ESCAPED_LETTER.search(body):
+        # Exactly one place spells it and no escape could spell it otherwise. It is the top-level key if it stands
+        # at depth one, which the first key always does: true for most SDKs, and saves walking the whole body.
+        key = body.index(quoted)
+        if body[:key].strip(_SPACE) == b"{":
+            key_end = key + len(quoted)
+            value = _skip(body, _skip(body, key_end, _SPACE) + 1, _SPACE)
+            return Member(name, key, key_end, value, _end(body, value))
+    last = None
+    for member in members(body):
+        if member.name == name:
+            last = member
+    return last
+
+
+def replace_known(body: bytes, name: bytes, new: bytes) -> bytes:
+    """Return `body` with the value of `name` replaced by `new` (JSON). A decoder must have seen `name` at the top level.
+
+    Knowing that, a key that the body spells once, and that no escape can spell otherwise, is the one: no walk over a
+    long body. Raises LookupError when the key is not there after all.
+    """
+    quoted = b'"' + name + b'"'
+    key = body.find(quoted)
+    if key >= 0 and body.find(quoted, key + 1) < 0 and not _ESCAPED_LETTER.search(body):
+        colon = _skip(body, key + len(quoted), _SPACE)
+        if body[colon : colon + 1] == b":":
+            value = _skip(body, colon + 1, _SPACE)
+            return body[:value] + new + body[_end(body, value) :]
+    member = find(body, name)
+    if member is None:
+        raise LookupError(f"no top-level {name!r}")
+    return body[: member.value] + new + body[member.end :]
+
+
+def set_value(body: bytes, name: bytes, new: bytes) -> bytes:
+    """Return `body` with the top-level `name` set to `new` (JSON), added at the end if it is not there."""
+    member = find(body, name) if b'"' + name + b'"' in body or _ESCAPED_LETTER.search(body) else None
+    if member is not None:
+        return body[: member.value] + new + body[member.end :]
+    close = body.rindex(b"}")
+    comma = b"" if body[:close].rstrip(_SPACE).endswith(b"{") else b","
+    return body[:close] + comma + b'"' + name + b'":' + new + body[close:]
+
+
+def rename(body: bytes, name: bytes, new_name: bytes) -> bytes:
+    """Return `body` with the top-level key `name` called `new_name`; unchanged when it is not there."""
+    if b'"' + name + b'"' not in body and not _ESCAPED_LETTER.search(body):
+        return body
+    member = find(body, name)
+    if member is None:
+        return body
+    return body[: member.key] + b'"' + new_name + b'"' + body[member.key_end :]
+
+
+def remove(body: bytes, name: bytes) -> bytes:
+    """Return `body` without the top-level member `name`; unchanged when it is not there."""
+    listed = members(body)
+    for place, member in enumerate(listed):
+        if member.name == name:
+            if place + 1 < len(listed):
+                return body[: member.key] + body[listed[place + 1].key :]
+            start = listed[place - 1].end if place else member.key
+            return body[:start] + body[member.end :]
+    return body
+
+
+def repeats(body: bytes, name: bytes) -> bool:
+    """Say whether the top-level key `name` is given more than once. Decoders differ on which one counts."""
+    if body.count(b'"' + name + b'"') <= 1 and not _ESCAPED_LETTER.search(body):
+        return False
+    return sum(member.name == name for member in members(body)) > 1
+
+
+def _skip(body: bytes, at: int, what: bytes) -> int:
+    while at < len(body) and body[at] in what:
+        at += 1
+    return at
+
+
+def _end(body: bytes, at: int) -> int:
+    """Return where the value that starts at `at` ends."""
+    first = body[at : at + 1]
+    if first == b'"':
+        match = _STRING.match(body, at)
+        return match.end() if match else len(body)
+    if first not in (b"{", b"["):
+        match = _SCALAR.match(body, at)
+        return match.end() if match else len(body)
+    depth = 0
+    for match in _NESTED.finditer(body, at):
+        token = match.group()
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+            if depth == 0:
+                return match.end()
+    return len(body)

@@ -1,0 +1,297 @@
+"""OpenAI chat completions as this proxy needs them: the envelope of a request, the numbers of an answer.
+
+Only what a decision needs is decoded; everything else stays the client's own bytes (`ChatRequest.raw`), so a field we
+have never heard of costs nothing and loses nothing. Format: OpenAI API reference, "Create chat completion".
+"""
+
+import re
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from proxy import splice
+from proxy.errors import ClientError
+
+Number = int | float
+
+
+class ResponseMode(Enum):
+    """How the client wants its answer."""
+
+    COMPLETE = "complete"
+    STREAM = "stream"
+
+
+# ---- request ----------------------------------------------------------------------------------------------------
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class _Object(msgspec.Struct):
+    """Any JSON object."""
+
+
+class _Envelope(msgspec.Struct):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    tools: list[_Object] | None = None
+    response_format: _ResponseFormat | None = None
+    max_completion_tokens: Number | None = None
+    max_tokens: Number | None = None
+    n: Number | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """One client request. `raw` is the body as it came; the rest is what the decision and the adapters read from it.
+
+    `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
+    bytes per token). `agent_turn` says that the last message is not the user's. `created` is Unix seconds.
+    """
+
+    raw: bytes
+    model: str
+    mode: ResponseMode
+    include_usage: bool
+    has_stream_options: bool
+    needs: frozenset[str]
+    agent_turn: bool
+    input_tokens: int
+    created: int
+
+    @property
+    def stream(self) -> bool:
+        """True when the client wants server-sent events."""
+        return self.mode is ResponseMode.STREAM
+
+
+_NO_NEEDS: Final[frozenset[str]] = frozenset()
+_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
+_FIELD: Final = re.compile(r"missing required field `(.*?)`")
+_envelope: Final = msgspec.json.Decoder(_Envelope)
+_anything: Final = msgspec.json.Decoder()
+
+
+def decode_chat(body: bytes, created: int) -> ChatRequest:
+    """Return the request in `body`. Raises ClientError (400) that names the field in `param`."""
+    try:
+        envelope = _envelope.decode(body)
+        _check_text(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except msgspec.DecodeError as error:
+        raise ClientError(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    except UnicodeDecodeError:
+        raise ClientError("the body is not valid UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise ClientError("the body is nested too deeply", code="invalid_json") from None
+    if not envelope.model.strip():
+        raise ClientError("'model' must not be empty", param="model", code="invalid_value")
+    if not envelope.messages:
+        raise ClientError(
+            "'messages' is an empty array; at least one message is needed",
+            param="messages",
+            code="empty_array",
+        )
+    if splice.repeats(body, b"model"):
+        raise ClientError("'model' is given twice", param="model", code="invalid_value")
+    options = envelope.stream_options
+    stream = bool(envelope.stream)
+    if options is not None and not stream:
+        raise ClientError(
+            "'stream_options' is only allowed together with 'stream': true",
+            param="stream_options",
+            code="invalid_value",
+        )
+    return ChatRequest(
+        raw=body,
+        model=envelope.model,
+        mode=ResponseMode.STREAM if stream else ResponseMode.COMPLETE,
+        include_usage=bool(options is not None and options.include_usage),
+        has_stream_options=options is not None or b'"stream_options"' in body,
+        needs=_needs(envelope, body),
+        agent_turn=envelope.messages[-1].role != "user",
+        input_tokens=len(body) // 4,
+        created=created,
+    )
+
+
+def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:
+    needs = []
+    if envelope.tools:
+        needs.append("tools")
+    if b'"image_url"' in body:
+        needs.append("vision")
+    if envelope.response_format is not None and envelope.response_format.type == "json_schema":
+        needs.append("json_schema")
+    return frozenset(needs) if needs else _NO_NEEDS
+
+
+def _check_text(body: bytes) -> None:
+    """Refuse what the envelope's decoder skips over: bad UTF-8 and lone surrogates in fields it does not read."""
+    if not body.isascii():
+        body.decode()
+    if b"\\ud" in body or b"\\uD" in body:
+        _anything.decode(body)
+
+
+def _invalid(error: msgspec.ValidationError) -> ClientError:
+    text = str(error)
+    path, field = _PATH.search(text), _FIELD.search(text)
+    where = [path.group(1)] if path else []
+    if field:
+        where.append(field.group(1))
+    param = ".".join(where) or None
+    message = _PATH.sub("", text)
+    code = "missing_required_parameter" if field else "invalid_type"
+    return ClientError(f"{message}: '{param}'" if param else message, param=param, code=code)
+
+
+# ---- usage ------------------------------------------------------------------------------------------------------
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one answer in OpenAI's meaning: `input` includes `cached` and `cache_write`, `output` includes
+    `reasoning`.
+    """
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Number | None = 0
+    cache_write_tokens: Number | None = 0
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Number | None = 0
+
+
+class _RawUsage(msgspec.Struct):
+    prompt_tokens: Number | None = 0
+    completion_tokens: Number | None = 0
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+
+_usage: Final = msgspec.json.Decoder(_RawUsage)
+
+
+def parse_usage(raw: msgspec.Raw) -> Usage | None:
+    """Return OpenAI's `usage` object in normal form; None for null and for what is not a usage object."""
+    try:
+        usage = _usage.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    prompt = usage.prompt_tokens_details or _PromptDetails()
+    completion = usage.completion_tokens_details or _CompletionDetails()
+    return Usage(
+        input=int(usage.prompt_tokens or 0),
+        output=int(usage.completion_tokens or 0),
+        cached=int(prompt.cached_tokens or 0),
+        cache_write=int(prompt.cache_write_tokens or 0),
+        reasoning=int(completion.reasoning_tokens or 0),
+    )
+
+
+def usage_object(usage: Usage) -> dict[str, object]:
+    """Return `usage` as OpenAI's object."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+# ---- answer, for languages that are translated ------------------------------------------------------------------
+
+
+class Function(msgspec.Struct, omit_defaults=True):
+    """A called function; `arguments` is JSON text, a fragment of it in a stream."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct, omit_defaults=True):
+    """A tool call, whole or (with `index`) a piece of one."""
+
+    function: Function
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+
+
+class Message(msgspec.Struct):
+    """The assistant's message; `content` is None when there are only tool calls."""
+
+    content: str | None = None
+    role: str = "assistant"
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Delta(msgspec.Struct, omit_defaults=True):
+    """One step of a streamed message."""
+
+    role: str | None = None
+    content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+
+
+def encode_completion(
+    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
+) -> bytes:
+    """Return a whole `chat.completion` object with one choice."""
+    completion: dict[str, object] = {
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+    }
+    if usage is not None:
+        completion["usage"] = usage_object(usage)
+    return msgspec.json.encode(completion)
+
+
+class ChunkWriter:
+    """Encodes the events of one translated stream; all carry the same id, model and time."""
+
+    __slots__ = ("_head", "_usage_null")
+
+    def __init__(self, id: str, model: str, created: int, *, include_usage: bool) -> None:
+        head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head = b"data: " + msgspec.json.encode(head)[:-1]
+        self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+
+    def delta(self, delta: Delta, finish: str | None = None) -> bytes:
+        """Return one event with one choice."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
+
+    def usage(self, usage: Usage) -> bytes:
+        """Return the event that ends a stream whose client asked for its usage: no choices."""
+        return self._head + b',"choices":[],"usage":' + msgspec.json.encode(usage_object(usage)) + b"}\n\n"
