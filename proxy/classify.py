@@ -142,9 +142,7 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
         return UpstreamTimeoutError(text, retry_after_s=wait_s)
     if found is UnavailableError:
         # 500 stays 500; a 502, an unknown 5xx or a fault inside a 200 is a bad gateway to the client.
-        return UnavailableError(
-            text, status=500 if status == 500 else 502, code="server_error", retry_after_s=wait_s
-        )
+        return UnavailableError(text, status=500 if status == 500 else 502, code="server_error", retry_after_s=wait_s)
     code = fault.code or fault.type or None
     if found is ContentFilterError:
         return ContentFilterError(text, code=code, param=fault.param)
@@ -167,9 +165,7 @@ def _class_of(status: int, fault: Fault) -> type[UpstreamError]:
         for text, by_text in _BY_TEXT:
             if text in lowered:
                 return by_text
-    return BY_STATUS.get(status) or (
-        UnavailableError if status >= 500 or status < 400 else InvalidRequestError
-    )
+    return BY_STATUS.get(status) or (UnavailableError if status >= 500 or status < 400 else InvalidRequestError)
 
 
 def status_in(error: object) -> int:

@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 def members(body: bytes) -> list[Member]:
     """Return the top-level members of the JSON object `body`, in order, repeated keys included."""
-    found = []
+    found: list[Member] = []
     at = body.index(b"{") + 1
     while True:
         at = _skip(body, at, _SPACE + b",")
