@@ -1,4 +1,4 @@
-"""The contract of a wire language: requests become bytes, bytes become answers. No I/O, no clock, no state per provider.
+"""The contract of a wire language: requests become bytes, bytes become answers. No I/O, no clock, no provider state.
 
 An adapter is a module in `adapters/` (or any importable "package.module") that ends with `ADAPTER: Final[Adapter]`.
 A provider is a row in `catalog.toml` that names an adapter; `Target` is what the adapter gets to know of that row.

@@ -62,7 +62,7 @@ def find(body: bytes, name: bytes) -> Member | None:
 
 
 def replace_known(body: bytes, name: bytes, new: bytes) -> bytes:
-    """Return `body` with the value of `name` replaced by `new` (JSON). A decoder must have seen `name` at the top level.
+    """Return `body` with the value of `name` replaced by `new` (JSON). A decoder must have seen that top-level key.
 
     Knowing that, a key that the body spells once, and that no escape can spell otherwise, is the one: no walk over a
     long body. Raises LookupError when the key is not there after all.

@@ -287,9 +287,9 @@ class ChunkWriter:
         self._head = b"data: " + msgspec.json.encode(head)[:-1]
         self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
-    def delta(self, delta: Delta, finish: str | None = None) -> bytes:
+    def delta(self, delta: Delta, finish: str | None = None, index: int = 0) -> bytes:
         """Return one event with one choice."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def usage(self, usage: Usage) -> bytes:
