@@ -1,0 +1,65 @@
+"""Where a provider's key comes from. The only place that reads a secret; nothing here ever prints one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from proxy.config import Problem
+from proxy.policy import ProviderRow
+
+
+class Access(NamedTuple):
+    """How to reach a provider. `off` says why it cannot be used, None when it can; `source` names where keys are."""
+
+    base_url: str
+    keys: tuple[str, ...]
+    source: str
+    off: str | None
+
+
+def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
+    """Return address and keys of `row`; a provider without its key or address is off, and says what it wants."""
+    base_url = row.base_url
+    if base_url.startswith("env:"):
+        base_url = environ.get(base_url[4:], "").strip()
+        if not base_url:
+            return Access("", (), "", f"set {row.base_url[4:]} to use it")
+    base_url = base_url.rstrip("/")
+    if row.api_key is None:
+        return Access(base_url, (), "no key needed", None)
+    wanted = [row.api_key] if isinstance(row.api_key, str) else row.api_key
+    found, missing, used = [], [], []
+    for place in wanted:
+        key = _read(place, environ)
+        if key:
+            found.append(key)
+            used.append(place.partition(":")[2])
+        else:
+            missing.append(place.partition(":")[2])
+    if not found:
+        return Access(base_url, (), "", f"set {' or '.join(missing)} to use it")
+    return Access(base_url, tuple(found), ", ".join(used), None)
+
+
+def _read(place: str, environ: Mapping[str, str]) -> str:
+    kind, _, where = place.partition(":")
+    if kind == "env":
+        return environ.get(where, "").strip()
+    try:
+        # An editor or `echo` leaves a line end; it is not part of the key.
+        return Path(where).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def check(row: ProviderRow) -> Problem | None:
+    """Return what is wrong with the `api_key` or `base_url` of `row`, never quoting a value that may be a secret."""
+    where = f"provider {row.name!r}"
+    for place in [row.api_key] if isinstance(row.api_key, str) else row.api_key or []:
+        kind, _, rest = place.partition(":")
+        if kind not in ("env", "file") or not rest:
+            text = 'api_key: a key must not stand in a file; write "env:VARIABLE" or "file:/path"'
+            return Problem("catalog.toml", where, text)
+    if not row.base_url.startswith(("http://", "https://", "env:")):
+        return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
+    return None

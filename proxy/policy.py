@@ -1,0 +1,159 @@
+"""What a catalog and a policy file may say: the schema, as types. The files are data: no code, no templates.
+
+`catalog.toml` holds facts (providers, models), every other `<name>.toml` is a policy: a virtual model called `<name>`.
+`proxy.config` reads them. docs/policies.md is checked against these types.
+"""
+
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+
+Strategy = Literal["cheapest", "fastest", "quality", "balanced"]
+STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
+Kind = Literal[
+    "rate_limit",
+    "quota",
+    "timeout",
+    "unavailable",
+    "overloaded",
+    "context_length",
+    "content_filter",
+    "auth",
+    "not_found",
+    "invalid_request",
+]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of a file; an unknown key is a mistake, not an extension."""
+
+
+class Limits(_Row, frozen=True):
+    """What a provider allows us, over all its models. None: no limit."""
+
+    rpm: Count | None = None
+    tpm: Count | None = None
+    concurrency: Count | None = None
+
+
+class Price(_Row, frozen=True):
+    """USD per million tokens. `cached_input` None: cached tokens cost what others do."""
+
+    input: NotNegative
+    output: NotNegative
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+
+
+class Latency(_Row, frozen=True):
+    """A prior for the time to an answer, in ms, until it is measured."""
+
+    p50_ms: Positive
+    p99_ms: Positive | None = None
+
+
+class ProviderRow(_Row, frozen=True):
+    """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is."""
+
+    name: Text
+    base_url: Text
+    adapter: Text = "openai"
+    api_key: str | list[str] | None = None
+    limits: Limits = Limits()
+    headers: dict[str, str] = {}
+    quirks: list[str] = []
+
+
+class ModelRow(_Row, frozen=True):
+    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown."""
+
+    provider: Text
+    id: Text
+    quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    price: Price | None = None
+    latency: Latency | None = None
+    context: Count | None = None
+    max_output: Count | None = None
+    features: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return "provider/id"."""
+        return f"{self.provider}/{self.id}"
+
+
+class Weights(_Row, frozen=True):
+    """What `balanced` weighs; only the proportions matter."""
+
+    cost: NotNegative = 0.5
+    latency: NotNegative = 0.3
+    quality: NotNegative = 0.2
+
+
+class Require(_Row, frozen=True):
+    """What a candidate must have to be asked at all."""
+
+    min_quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+
+class Fallback(_Row, frozen=True):
+    """When to try the next upstream, how often, and in which order. `rate_limit` includes `quota`."""
+
+    on: list[Kind] = ["rate_limit", "timeout", "unavailable", "overloaded"]
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    chain: dict[str, list[str]] = {}
+
+
+class Timeouts(_Row, frozen=True):
+    """Seconds. `answer` None: `first_event` where the file sets it, else 300."""
+
+    connect: Positive = 5
+    first_event: Positive = 60
+    answer: Positive | None = None
+    idle: Positive = 120
+    total: Positive = 600
+
+
+class Given(_Row, frozen=True):
+    """The state of one upstream in a `[[test]]`."""
+
+    error: Kind | None = None
+    down: bool = False
+    p50_ms: Positive | None = None
+    success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+
+class Asked(_Row, frozen=True):
+    """The request of a `[[test]]`."""
+
+    stream: bool = False
+    needs: list[str] = []
+    strategy: Strategy | None = None
+
+
+class PolicyTest(_Row, frozen=True):
+    """`[[test]]`: with this state and request, these upstreams are asked, in this order."""
+
+    name: Text
+    expect: list[str]
+    given: dict[str, Given] = {}
+    request: Asked = Asked()
+
+
+class Policy(_Row, frozen=True):
+    """A policy file. No `candidates`: every upstream."""
+
+    description: str = ""
+    strategy: Strategy = "balanced"
+    weights: Weights = Weights()
+    candidates: list[Text] = ["*"]
+    answers: list[Text] = []
+    require: Require = Require()
+    fallback: Fallback = Fallback()
+    timeouts: Timeouts = Timeouts()
+    test: list[PolicyTest] = []

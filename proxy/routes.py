@@ -1,0 +1,100 @@
+"""What a client may call a model, and whom that means. Bound once per generation of the policy files.
+
+In this order: a policy; a name that a policy's `answers` matches (exact before narrow before wide); an upstream
+"provider/id"; "provider/<any id>"; a bare id, which means every upstream that offers it, or the only provider that is on.
+"""
+
+from typing import Final
+
+import msgspec
+
+from proxy.config import Config, matching
+from proxy.policy import Policy
+from proxy.registry import Registry, made_up
+from proxy.upstream import Upstream
+
+# Names a client made up are remembered up to this many; past it they are looked up anew each time.
+_REMEMBERED: Final = 1024
+# What a name that no policy answers is served by: its header and metrics say "direct".
+DIRECT: Final = "direct"
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back."""
+
+    name: str
+    policy: Policy
+    candidates: tuple[Upstream, ...]
+    chains: dict[str, tuple[Upstream, ...]]
+    on: frozenset[str]
+
+
+def bind(name: str, policy: Policy, registry: Registry, candidates: tuple[Upstream, ...] | None = None) -> Route:
+    """Return `policy` with its names replaced by upstreams; `candidates` stand in for the policy's own."""
+    if candidates is None:
+        listed = matching(policy.candidates, [upstream.name for upstream in registry])
+        candidates = tuple(found for called in listed if (found := registry.get(called)) is not None)
+    chains = {
+        primary: tuple(found for called in chain if (found := registry.get(called)) is not None)
+        for primary, chain in policy.fallback.chain.items()
+    }
+    on = frozenset(policy.fallback.on)
+    return Route(name, policy, candidates, chains, on | {"quota"} if "rate_limit" in on else on)
+
+
+class Routes:
+    """Resolves names for one generation."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self.registry = registry
+        self.policies = {name: bind(name, policy, registry) for name, policy in config.policies.items()}
+        self._globs = sorted(
+            ((glob, name) for name, policy in config.policies.items() for glob in policy.answers), key=_narrowest_first
+        )
+        self._known: dict[str, Route] = {}
+
+    def resolve(self, model: str) -> Route | None:
+        """Return whom `model` means; None when it means nobody."""
+        route = self.policies.get(model) or self._known.get(model)
+        if route is None:
+            route = self._look_up(model)
+            if route is not None and len(self._known) < _REMEMBERED:
+                self._known[model] = route
+        return route
+
+    def names(self) -> list[str]:
+        """Return what can be asked for: policies, then the upstreams that are on."""
+        return [*self.policies, *(upstream.name for upstream in self.registry if not upstream.provider.access.off)]
+
+    def _look_up(self, model: str) -> Route | None:
+        for glob, name in self._globs:
+            if matching([glob], [model]):
+                return self.policies[name]
+        upstream = self.registry.get(model)
+        if upstream is not None:
+            return self._pinned(upstream)
+        provider_name, _, rest = model.partition("/")
+        provider = self.registry.providers.get(provider_name)
+        if provider is not None and rest and not provider.access.off:
+            return self._pinned(made_up(provider, rest))
+        offers = tuple(upstream for upstream in self.registry if upstream.row.id == model)
+        if any(not upstream.provider.access.off for upstream in offers):
+            return bind(DIRECT, Policy(), self.registry, offers)
+        on = [provider for provider in self.registry.providers.values() if not provider.access.off]
+        if len(on) == 1 and not offers:
+            return self._pinned(made_up(on[0], model))
+        return bind(DIRECT, Policy(), self.registry, offers) if offers else None
+
+    def _pinned(self, upstream: Upstream) -> Route:
+        """Only `upstream`, then what the first policy lists behind it."""
+        for route in self.policies.values():
+            if upstream.name in route.chains:
+                return bind(route.name, route.policy, self.registry, (upstream,))
+        return bind(DIRECT, Policy(), self.registry, (upstream,))
+
+
+def _narrowest_first(entry: tuple[str, str]) -> tuple[bool, int, str]:
+    """Exact names first, then the globs with the most literal characters."""
+    glob = entry[0]
+    literal = sum(mark not in "*?[]" for mark in glob)
+    return literal < len(glob), -literal, glob

@@ -1,0 +1,120 @@
+"""Live numbers of one upstream: latency, time to first token, success rate, cost. Time is an argument, no clock here.
+
+Everything decays with a half-life, and every estimate is blended with a prior worth a few samples: fresh numbers win
+within tens of requests, stale ones fade back to the prior, so an upstream that was slow an hour ago is tried again.
+"""
+
+from math import exp, log, sqrt
+from typing import Final
+
+# Old samples lose half their weight in five minutes: longer than a provider's hiccup, shorter than its incidents.
+HALF_LIFE_S: Final = 300.0
+# A prior counts as much as this many samples, and live samples never count for more than MAX_WEIGHT of them, so that
+# a change shows within tens of requests however busy the upstream was before.
+PRIOR_WEIGHT: Final = 3.0
+MAX_WEIGHT: Final = 30.0
+# The latency of an upstream that nobody has measured and whose catalog row is silent.
+DEFAULT_P50_MS: Final = 1000.0
+DEFAULT_P99_MS: Final = 5000.0
+# The 99th percentile of a normal distribution lies this many standard deviations above its middle.
+_Z99: Final = 2.326
+
+
+class Decayed:
+    """A weight that halves every HALF_LIFE_S, with sums that halve along."""
+
+    __slots__ = ("_at", "square", "total", "weight")
+
+    def __init__(self) -> None:
+        self.weight = self.total = self.square = self._at = 0.0
+
+    def add(self, value: float, now: float) -> None:
+        """Count `value` at `now` (monotonic seconds)."""
+        keep = min(self.fade(now), (MAX_WEIGHT - 1.0) / self.weight if self.weight > MAX_WEIGHT - 1.0 else 1.0)
+        self.weight = self.weight * keep + 1.0
+        self.total = self.total * keep + value
+        self.square = self.square * keep + value * value
+        self._at = now
+
+    def fade(self, now: float) -> float:
+        """Return what is left of the sums at `now`, 0 to 1."""
+        return 0.5 ** ((now - self._at) / HALF_LIFE_S) if now > self._at else 1.0
+
+    def mean(self, now: float, prior: float) -> float:
+        """Return the mean, blended with `prior`."""
+        left = self.fade(now)
+        return (self.total * left + prior * PRIOR_WEIGHT) / (self.weight * left + PRIOR_WEIGHT)
+
+
+class LatencySketch:
+    """Percentiles of a latency in three sums, by taking its logarithm as normally distributed.
+
+    Model latencies are close to log-normal (many quick answers, a long tail), so p50 = exp(mean of logs) and
+    p99 = exp(mean + 2.326 standard deviations). Constant time and space, unlike a window that must be sorted.
+    """
+
+    __slots__ = ("_logs", "_prior_mean", "_prior_square")
+
+    def __init__(self, p50_ms: float, p99_ms: float) -> None:
+        self._logs = Decayed()
+        self._prior_mean = log(p50_ms)
+        deviation = max(0.0, log(p99_ms) - self._prior_mean) / _Z99
+        self._prior_square = self._prior_mean**2 + deviation**2
+
+    def add(self, ms: float, now: float) -> None:
+        """Count one latency."""
+        self._logs.add(log(max(ms, 0.01)), now)
+
+    def p50(self, now: float) -> float:
+        """Return the median in ms."""
+        return exp(self._logs.mean(now, self._prior_mean))
+
+    def p99(self, now: float) -> float:
+        """Return the 99th percentile in ms."""
+        logs, left = self._logs, self._logs.fade(now)
+        mean = logs.mean(now, self._prior_mean)
+        square = (logs.square * left + self._prior_square * PRIOR_WEIGHT) / (logs.weight * left + PRIOR_WEIGHT)
+        return exp(mean + _Z99 * sqrt(max(0.0, square - mean * mean)))
+
+
+class Stats:
+    """What is known of one upstream from its answers; survives a reload of the policies."""
+
+    __slots__ = ("_cost", "_success", "errors", "first_token", "latency", "requests", "tokens", "usd")
+
+    def __init__(self, p50_ms: float = DEFAULT_P50_MS, p99_ms: float = DEFAULT_P99_MS) -> None:
+        self.latency = LatencySketch(p50_ms, p99_ms)
+        self.first_token = LatencySketch(p50_ms, p99_ms)
+        self._success = Decayed()
+        self._cost = Decayed()
+        self.requests = 0
+        self.errors = 0
+        self.tokens = 0
+        self.usd = 0.0
+
+    def answered(self, ms: float, now: float) -> None:
+        """Count an attempt that ended well after `ms`."""
+        self.requests += 1
+        self._success.add(1.0, now)
+        self.latency.add(ms, now)
+
+    def failed(self, now: float) -> None:
+        """Count an attempt that failed through no fault of the client."""
+        self.requests += 1
+        self.errors += 1
+        self._success.add(0.0, now)
+
+    def spent(self, usd: float, tokens: int, now: float) -> None:
+        """Count the price of one answer."""
+        self.usd += usd
+        self.tokens += tokens
+        if tokens:
+            self._cost.add(usd / tokens * 1e6, now)
+
+    def success_rate(self, now: float) -> float:
+        """Return the share of attempts that ended well, 0 to 1; 1 before anything is known."""
+        return self._success.mean(now, 1.0)
+
+    def usd_per_mtok(self) -> float | None:
+        """Return what a million tokens have really cost lately; None before anything was paid."""
+        return self._cost.total / self._cost.weight if self._cost.weight else None

@@ -1,0 +1,208 @@
+"""One model at one provider: what the catalog says of it, what it has done lately, and whether it may be asked now.
+
+Two lifetimes meet here. `Upstream` and `Provider` belong to one generation of the policy files; `Live` and `Gate` are
+handed on to the next generation, so a reload forgets no measurement, no rest and no limit.
+"""
+
+from random import Random
+from typing import Final, Literal
+
+from aiolimiter import AsyncLimiter
+
+from proxy.adapter import Adapter, Target
+from proxy.errors import UpstreamError
+from proxy.keys import Access
+from proxy.policy import Limits, ModelRow, ProviderRow
+from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
+from proxy.wire import Usage
+
+# Five failures in a row and an upstream rests; the rest doubles from 1 s to 60 s while its probes fail.
+TRIP_AFTER: Final = 5
+MAX_REST_S: Final = 60.0
+# Retry-After is believed between these; nobody can park an upstream for a day with one header.
+MIN_WAIT_S: Final = 1.0
+MAX_WAIT_S: Final = 300.0
+# A 429 that says nothing rests its upstream for a moment; used-up credit does not come back that soon.
+BARE_WAIT_S: Final = 2.0
+QUOTA_WAIT_S: Final = 300.0
+
+Breaker = Literal["standby", "tripped", "recovering"]
+
+
+class Live:
+    """What one upstream has done lately: stats, breaker, cooldown."""
+
+    __slots__ = ("_failures", "_probing", "_random", "_trips", "in_flight", "resting_for", "resting_until", "stats")
+
+    def __init__(self, stats: Stats, random: Random) -> None:
+        self.stats = stats
+        self.in_flight = 0
+        self.resting_until = 0.0
+        self.resting_for: UpstreamError | None = None
+        self._failures = 0
+        self._trips = 0
+        self._probing = False
+        self._random = random
+
+    def refuses(self, now: float) -> str | None:
+        """Return why the upstream may not be asked at `now`; None when it may."""
+        if now < self.resting_until:
+            return f"resting {self.resting_until - now:.1f} s more after {self._why()}"
+        if self._trips and self._probing:
+            return f"recovering, one probe is under way after {self._why()}"
+        return None
+
+    def breaker(self, now: float) -> Breaker:
+        """Return the breaker's state."""
+        if not self._trips:
+            return "standby"
+        return "tripped" if now < self.resting_until else "recovering"
+
+    def begin(self) -> bool:
+        """Note that an attempt starts. Returns True for the one that probes a tripped upstream; hand that to `end`."""
+        self.in_flight += 1
+        if self._trips and not self._probing:
+            self._probing = True
+            return True
+        return False
+
+    def end(self, *, probe: bool) -> None:
+        """Note that an attempt is over, however it went. Called exactly once per `begin`."""
+        self.in_flight -= 1
+        if probe:
+            self._probing = False
+
+    def answered(self, ms: float, now: float) -> None:
+        """Count a success: whatever was wrong is over."""
+        self.stats.answered(ms, now)
+        self._failures = self._trips = 0
+
+    def failed(self, error: UpstreamError, now: float) -> None:
+        """Count a failure: limits rest the upstream, hard failures trip it, the client's own do not count."""
+        if error.kind in ("rate_limit", "quota"):
+            self.stats.failed(now)
+            self._rest(error, self._wait_s(error), now)
+        elif error.kind in ("timeout", "unavailable", "overloaded"):
+            self.stats.failed(now)
+            self._failures += 1
+            if self._failures >= TRIP_AFTER or self._trips:
+                self._trips += 1
+                self._rest(error, min(MAX_REST_S, 2.0 ** (self._trips - 1)), now)
+            elif error.retry_after_s is not None:
+                self._rest(error, self._wait_s(error), now)
+
+    def _wait_s(self, error: UpstreamError) -> float:
+        if error.retry_after_s is not None:
+            return min(max(error.retry_after_s, MIN_WAIT_S), MAX_WAIT_S)
+        return QUOTA_WAIT_S if error.kind == "quota" else BARE_WAIT_S
+
+    def _rest(self, error: UpstreamError, wait_s: float, now: float) -> None:
+        # 0-20 % on top, so that the replicas of an app do not come back all at once.
+        self.resting_until = max(self.resting_until, now + wait_s * (1.0 + 0.2 * self._random.random()))
+        self.resting_for = error
+
+    def _why(self) -> str:
+        return self.resting_for.kind if self.resting_for is not None else "failures"
+
+
+class Gate:
+    """The limits of one provider, over all its models."""
+
+    __slots__ = ("_requests", "_tokens", "in_flight", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.in_flight = 0
+        self._requests = AsyncLimiter(limits.rpm, 60) if limits.rpm else None
+        self._tokens = AsyncLimiter(limits.tpm, 60) if limits.tpm else None
+
+    def refuses(self, tokens: int) -> str | None:
+        """Return which limit an attempt of `tokens` would break; None when there is room."""
+        limits = self.limits
+        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
+            return f"limit of {limits.concurrency} requests at once"
+        if self._requests is not None and not self._requests.has_capacity(1):
+            return f"limit of {limits.rpm} requests per minute"
+        if self._tokens is not None and not self._tokens.has_capacity(min(tokens, self._tokens.max_rate)):
+            return f"limit of {limits.tpm} tokens per minute"
+        return None
+
+    async def enter(self, tokens: int) -> None:
+        """Take a place. Call it right after `refuses` said None; then it does not wait."""
+        self.in_flight += 1
+        if self._requests is not None:
+            await self._requests.acquire(1)
+        if self._tokens is not None:
+            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+
+    def leave(self) -> None:
+        """Give the place back. Called exactly once per `enter`."""
+        self.in_flight -= 1
+
+
+class Provider:
+    """One account at one provider. `headers` rotates over its keys."""
+
+    __slots__ = ("_headers", "_turn", "access", "adapter", "gate", "live", "name", "row")
+
+    def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, live: Live) -> None:
+        self.row = row
+        self.name = row.name
+        self.adapter = adapter
+        self.access = access
+        self.gate = gate
+        self.live = live  # shared by models that are not in the catalog
+        common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
+        self._headers = [{**common, **adapter.auth(key)} for key in access.keys or (None,)]
+        self._turn = 0
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers for the next request; do not change them."""
+        if len(self._headers) == 1:
+            return self._headers[0]
+        self._turn = (self._turn + 1) % len(self._headers)
+        return self._headers[self._turn]
+
+
+class Upstream:
+    """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up."""
+
+    __slots__ = ("features", "label", "live", "name", "provider", "quality", "row", "target", "usd_per_mtok")
+
+    def __init__(self, row: ModelRow, provider: Provider, live: Live, label: str = "") -> None:
+        self.row = row
+        self.name = row.name
+        self.label = label or row.name
+        self.provider = provider
+        self.live = live
+        self.quality = row.quality
+        self.features = None if row.features is None else frozenset(row.features)
+        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
+        # Three input tokens for one of output: the blend the field compares models by. None when unpriced.
+        self.usd_per_mtok = None if row.price is None else (3 * row.price.input + row.price.output) / 4
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name}>"
+
+    def refuses(self, now: float, tokens: int) -> str | None:
+        """Return why this upstream may not be asked at `now`; None when it may."""
+        return self.provider.access.off or self.live.refuses(now) or self.provider.gate.refuses(tokens)
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """Return what `usage` costs here; None when the price is unknown."""
+        price = self.row.price
+        if price is None:
+            return None
+        cached = price.input if price.cached_input is None else price.cached_input
+        write = price.input if price.cache_write is None else price.cache_write
+        plain = max(0, usage.input - usage.cached - usage.cache_write)
+        spent = plain * price.input + usage.cached * cached + usage.cache_write * write + usage.output * price.output
+        return spent / 1e6
+
+
+def live_for(row: ModelRow | None, random: Random) -> Live:
+    """Return fresh live numbers, starting from the prior of `row`."""
+    latency = row.latency if row is not None else None
+    p50_ms = latency.p50_ms if latency is not None else DEFAULT_P50_MS
+    p99_ms = latency.p99_ms if latency is not None else None
+    return Live(Stats(p50_ms, p99_ms or p50_ms * DEFAULT_P99_MS / DEFAULT_P50_MS), random)
