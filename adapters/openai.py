@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy import splice, sse, wire
-from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target
+from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target, cut_short, each
 from proxy.classify import classify, fault_of, read_fault, status_in
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Usage
@@ -122,14 +122,14 @@ class _Stream:
 
     def feed(self, data: bytes) -> bytes:
         """Return the events completed by `data`."""
-        return b"".join([self._event(event) for event in self._sse.feed(data)])
+        return each(self._sse.feed(data), self._event)
 
     def close(self) -> bytes:
         """Return the missing finish chunk, the usage chunk if asked for, and `[DONE]`."""
-        tail = b"".join([self._event(event) for event in self._sse.close()])
+        tail = each(self._sse.close(), self._event)
         if self.finish is None:
             if not self.done:
-                raise UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+                raise cut_short(tail)
             tail += self._missing_finish()
         if self._usage_chunk and self._request.include_usage:
             tail += sse.frame(self._usage_chunk)

@@ -4,14 +4,15 @@ An adapter is a module in `adapters/` (or any importable "package.module") that 
 A provider is a row in `catalog.toml` that names an adapter; `Target` is what the adapter gets to know of that row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from proxy.errors import InvalidRequestError, UpstreamError
+from proxy.errors import InvalidRequestError, UnavailableError, UpstreamError
+from proxy.sse import Event
 from proxy.wire import ChatRequest, Usage
 
 
@@ -54,7 +55,9 @@ class StreamParser(Protocol):
     usage: Usage | None
 
     def feed(self, data: bytes) -> bytes:
-        """Return the client's bytes for `data`, whole events only. Raises UpstreamError for an error in the stream."""
+        """Return the client's bytes for `data`, whole events only. Raises UpstreamError for an error in the stream;
+        what `data` held before it is in the error's `before` (use `each`).
+        """
         ...
 
     def close(self) -> bytes:
@@ -114,8 +117,26 @@ def load(name: str) -> Adapter:
     return adapter
 
 
+def each(events: Iterable[Event], step: Callable[[Event], bytes]) -> bytes:
+    """Return `step` of all events, joined. An error takes along, as `before`, what was whole before it."""
+    done: list[bytes] = []
+    try:
+        done.extend(map(step, events))
+    except UpstreamError as error:
+        error.before = b"".join(done)
+        raise
+    return b"".join(done)
+
+
 def not_sent(message: str, param: str | None = None) -> UpstreamError:
     """Return the error for a request that this wire language cannot carry at all."""
     from_us = InvalidRequestError(message, code="unsupported_parameter", param=param)
     from_us.unsent = True
     return from_us
+
+
+def cut_short(before: bytes) -> UpstreamError:
+    """Return the error of a stream that ended without a finish reason; `before` is what its last bytes completed."""
+    error = UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+    error.before = before
+    return error

@@ -107,6 +107,8 @@ class UpstreamError(ProxyError):
     transient: ClassVar[bool] = True
     # True when the upstream was never asked, because its language cannot carry the request.
     unsent: bool = False
+    # In a stream: the client's bytes that were complete before the fault.
+    before: bytes = b""
 
 
 class RateLimitError(UpstreamError):

@@ -7,7 +7,7 @@ Scores are "lower is better" and are compared, never shown as money. Equal score
     latency  1 - fastest / own       own = live median (first token for streams, whole answer otherwise)
     quality  1 - own / best          own = the catalog's 0-10; unknown counts 1
     score  = (w_cost * cost + w_latency * latency + w_quality * quality) / (w_cost + w_latency + w_quality)
-Ratios, not spans: a price 1 % higher costs 1 % of the weight, not all of it as min-max scaling would, and multiplying all
+Ratios, not spans: a price 1 % higher costs 1 % of the weight, not all of it as min-max scaling would; multiplying all
 prices by the same number changes nothing. When all are equal every part is 0; nothing is divided by zero.
 """
 

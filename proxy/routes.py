@@ -1,7 +1,7 @@
 """What a client may call a model, and whom that means. Bound once per generation of the policy files.
 
 In this order: a policy; a name that a policy's `answers` matches (exact before narrow before wide); an upstream
-"provider/id"; "provider/<any id>"; a bare id, which means every upstream that offers it, or the only provider that is on.
+"provider/id"; "provider/<any id>"; a bare id: every upstream that offers it, or else the only provider that is on.
 """
 
 from typing import Final

@@ -295,3 +295,47 @@ class ChunkWriter:
     def usage(self, usage: Usage) -> bytes:
         """Return the event that ends a stream whose client asked for its usage: no choices."""
         return self._head + b',"choices":[],"usage":' + msgspec.json.encode(usage_object(usage)) + b"}\n\n"
+
+
+class _WholeMessage(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, msgspec.Raw]] | None = None
+
+
+class _WholeChoice(msgspec.Struct):
+    message: _WholeMessage
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Whole(msgspec.Struct):
+    choices: list[_WholeChoice]
+    id: str = "chatcmpl-0"
+    model: str = ""
+    created: int = 0
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def as_stream(body: bytes, *, include_usage: bool) -> bytes:
+    """Return a whole completion as the stream the client asked for. Raises msgspec.DecodeError."""
+    whole = msgspec.json.decode(body, type=_Whole)
+    head = {"id": whole.id, "object": "chat.completion.chunk", "created": whole.created, "model": whole.model}
+    events = []
+    for choice in whole.choices:
+        message = choice.message
+        delta = {
+            name: value for name in message.__struct_fields__ if (value := getattr(message, name)) not in (None, [])
+        }
+        delta["role"] = "assistant"
+        for index, call in enumerate(delta.get("tool_calls", ())):
+            call["index"] = msgspec.Raw(msgspec.json.encode(index))
+        for step, finish in ((delta, None), ({}, choice.finish_reason or "stop")):
+            events.append(
+                {**head, "choices": [{"index": choice.index, "delta": step, "logprobs": None, "finish_reason": finish}]}
+            )
+    if include_usage and whole.usage != msgspec.Raw(b"null"):
+        events.append({**head, "choices": [], "usage": whole.usage})
+    return b"".join([b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]) + b"data: [DONE]\n\n"
