@@ -126,7 +126,12 @@ class _Stream:
 
     def close(self) -> bytes:
         """Return the missing finish chunk, the usage chunk if asked for, and `[DONE]`."""
-        tail = each(self._sse.close(), self._event)
+        try:
+            tail = each(self._sse.close(), self._event)
+        except UpstreamError as error:
+            if self.finish is None:
+                raise
+            tail = error.before  # all was said; half an event after it does not matter
         if self.finish is None:
             if not self.done:
                 raise cut_short(tail)

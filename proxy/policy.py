@@ -110,13 +110,25 @@ class Fallback(_Row, frozen=True):
 
 
 class Timeouts(_Row, frozen=True):
-    """Seconds. `answer` None: `first_event` where the file sets it, else 300."""
+    """Seconds. `first_event` left out: 60. `answer` left out: `first_event` where the file sets it, else 300."""
 
     connect: Positive = 5
-    first_event: Positive = 60
+    first_event: Positive | None = None
     answer: Positive | None = None
     idle: Positive = 120
     total: Positive = 600
+
+    @property
+    def first_event_s(self) -> float:
+        """Return how long a stream's first event may take."""
+        return 60.0 if self.first_event is None else self.first_event
+
+    @property
+    def answer_s(self) -> float:
+        """Return how long the head of a complete answer may take."""
+        if self.answer is not None:
+            return self.answer
+        return 300.0 if self.first_event is None else self.first_event
 
 
 class Given(_Row, frozen=True):

@@ -66,7 +66,7 @@ class Received:
             async with asyncio.timeout_at(by):
                 return await self._response.content.readany()
         except TimeoutError:
-            raise UpstreamTimeoutError("the upstream fell silent", code="upstream_idle_timeout") from None
+            raise UpstreamTimeoutError("the upstream fell silent") from None
         except (aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
 

@@ -1,0 +1,108 @@
+"""One try at one upstream, and the timers around it. An attempt is opened once and closed once, whatever happens."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from proxy.adapter import Rendered
+from proxy.errors import UpstreamError
+from proxy.log import Log
+from proxy.metrics import Metrics
+from proxy.policy import Timeouts
+from proxy.transport import Transport
+from proxy.upstream import Upstream
+from proxy.wire import Usage
+
+
+class Tools(msgspec.Struct, frozen=True, eq=False):
+    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log."""
+
+    transport: Transport
+    metrics: Metrics
+    log: Log
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+
+
+class Attempt:
+    """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
+
+    __slots__ = ("_began", "_open", "_probe", "_tools", "first_s", "rendered", "spent_s", "upstream", "usage", "usd")
+
+    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
+        self.upstream = upstream
+        self.rendered = rendered
+        self.usage: Usage | None = None
+        self.usd: float | None = None
+        self.first_s: float | None = None
+        self.spent_s = 0.0
+        self._tools = tools
+        self._began = tools.clock()
+        self._probe = upstream.live.begin()
+        self._open = True
+
+    def speaks(self) -> None:
+        """Note the first event with content."""
+        self.first_s = self._tools.clock() - self._began
+
+    def close(self, error: BaseException | None) -> None:
+        """Write the outcome down: None for an answer, UpstreamError for a fault, anything else for a client gone."""
+        if not self._open:
+            return
+        self._open = False
+        now = self._tools.clock()
+        self.spent_s = now - self._began
+        live, metrics, label = self.upstream.live, self._tools.metrics, self.upstream.label
+        live.end(probe=self._probe)
+        self.upstream.provider.gate.leave()
+        if error is None:
+            live.answered(self.spent_s * 1000, now)
+            if self.first_s is not None:
+                live.stats.first_token.add(self.first_s * 1000, now)
+            metrics.attempts.add((label, "ok"))
+        elif isinstance(error, UpstreamError):
+            live.failed(error, now)
+            metrics.attempts.add((label, error.kind))
+        else:
+            metrics.attempts.add((label, "cancelled"))
+        if self.usage is not None:
+            self._bill(self.usage, now)
+
+    def _bill(self, usage: Usage, now: float) -> None:
+        label, metrics = self.upstream.label, self._tools.metrics
+        metrics.tokens.add((label, "input"), usage.input)
+        metrics.tokens.add((label, "output"), usage.output)
+        self.usd = self.upstream.cost_usd(usage)
+        if self.usd is None:
+            metrics.unpriced.add((label,))
+        else:
+            metrics.usd.add((label,), self.usd)
+            self.upstream.live.stats.spent(self.usd, usage.input + usage.output, now)
+
+
+class Timing:
+    """The ends of all waits of one request, in monotonic seconds."""
+
+    __slots__ = ("_clock", "_first_s", "_idle_s", "connect_s", "deadline", "first_by")
+
+    def __init__(self, timeouts: Timeouts, clock: Callable[[], float], client_s: float | None, *, stream: bool) -> None:
+        """Start now. `client_s` is how long the client waits: for a stream's next event, or for a whole answer."""
+        patience = float("inf") if client_s is None else client_s
+        self._clock = clock
+        self._idle_s = timeouts.idle
+        self._first_s = min(timeouts.first_event_s, patience) if stream else timeouts.answer_s
+        self.connect_s = timeouts.connect
+        self.deadline = clock() + (timeouts.total if stream else min(timeouts.total, patience))
+        self.first_by = self.deadline
+
+    def start_attempt(self) -> None:
+        """Start the timer of the first event (of a stream) or of the answer."""
+        self.first_by = min(self._clock() + self._first_s, self.deadline)
+
+    def idle_by(self) -> float:
+        """Return until when the next event may take."""
+        return min(self._clock() + self._idle_s, self.deadline)
+
+    def spent(self) -> bool:
+        """Say whether the time for the whole request is over."""
+        return self._clock() >= self.deadline - 0.001
