@@ -116,6 +116,19 @@ def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
     return config
 
 
+def shipped() -> Path:
+    """Return the directory of the shipped policies: inside the wheel, or beside the packages in a checkout."""
+    inside = Path(__file__).parent / "shipped_policies"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "policies"
+
+
+def load_directory(policies: Path | None) -> Config:
+    """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
+    own = shipped()
+    files = read_files(policies or own)
+    return load(files, (own / CATALOG).read_bytes())
+
+
 def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """Return the `names` that match, in the order of the patterns, each once."""
     names = list(names)

@@ -4,6 +4,7 @@ A line costs an encode and an append; the write happens once per turn of the eve
 line costs as much as the whole decision (a logging call: 16 us).
 """
 
+import sys
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -50,3 +51,8 @@ class Log:
 def short(text: str) -> str:
     """Return a client's text fit for a log line: bounded. Line ends are escaped by the JSON encoder."""
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+
+
+def tell(line: str) -> None:
+    """Print a line for a person: on stderr, because stdout carries the log."""
+    print(line, file=sys.stderr, flush=True)

@@ -104,7 +104,7 @@ class Require(_Row, frozen=True):
 class Fallback(_Row, frozen=True):
     """When to try the next upstream, how often, and in which order. `rate_limit` includes `quota`."""
 
-    on: list[Kind] = ["rate_limit", "timeout", "unavailable", "overloaded"]
+    on: list[Kind] = msgspec.field(default_factory=lambda: ["rate_limit", "timeout", "unavailable", "overloaded"])
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     chain: dict[str, list[str]] = {}
 
@@ -163,7 +163,7 @@ class Policy(_Row, frozen=True):
     description: str = ""
     strategy: Strategy = "balanced"
     weights: Weights = Weights()
-    candidates: list[Text] = ["*"]
+    candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
     require: Require = Require()
     fallback: Fallback = Fallback()

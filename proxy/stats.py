@@ -25,8 +25,11 @@ class Decayed:
 
     __slots__ = ("_at", "square", "total", "weight")
 
-    def __init__(self) -> None:
-        self.weight = self.total = self.square = self._at = 0.0
+    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = 0.0) -> None:
+        self.weight = weight
+        self.total = total
+        self.square = 0.0
+        self._at = at
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
@@ -80,12 +83,12 @@ class LatencySketch:
 class Stats:
     """What is known of one upstream from its answers; survives a reload of the policies."""
 
-    __slots__ = ("_cost", "_success", "errors", "first_token", "latency", "requests", "tokens", "usd")
+    __slots__ = ("_cost", "errors", "first_token", "latency", "requests", "success", "tokens", "usd")
 
     def __init__(self, p50_ms: float = DEFAULT_P50_MS, p99_ms: float = DEFAULT_P99_MS) -> None:
         self.latency = LatencySketch(p50_ms, p99_ms)
         self.first_token = LatencySketch(p50_ms, p99_ms)
-        self._success = Decayed()
+        self.success = Decayed()
         self._cost = Decayed()
         self.requests = 0
         self.errors = 0
@@ -95,14 +98,14 @@ class Stats:
     def answered(self, ms: float, now: float) -> None:
         """Count an attempt that ended well after `ms`."""
         self.requests += 1
-        self._success.add(1.0, now)
+        self.success.add(1.0, now)
         self.latency.add(ms, now)
 
     def failed(self, now: float) -> None:
         """Count an attempt that failed through no fault of the client."""
         self.requests += 1
         self.errors += 1
-        self._success.add(0.0, now)
+        self.success.add(0.0, now)
 
     def spent(self, usd: float, tokens: int, now: float) -> None:
         """Count the price of one answer."""
@@ -113,7 +116,7 @@ class Stats:
 
     def success_rate(self, now: float) -> float:
         """Return the share of attempts that ended well, 0 to 1; 1 before anything is known."""
-        return self._success.mean(now, 1.0)
+        return self.success.mean(now, 1.0)
 
     def usd_per_mtok(self) -> float | None:
         """Return what a million tokens have really cost lately; None before anything was paid."""

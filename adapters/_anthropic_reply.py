@@ -1,0 +1,189 @@
+"""Read Anthropic's answers: blocks become one message, snapshots of usage become OpenAI's counts, reasons its words.
+
+Tools that ran at Anthropic, and block types nobody knew yet, are skipped. Arguments keep their digits: they are never
+decoded.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from adapters._anthropic_request import emulates_schema, original_names
+from adapters._anthropic_tools import ANSWER_TOOL
+from proxy import wire
+from proxy.adapter import Reply, Target
+from proxy.classify import classify, read_fault
+from proxy.errors import UnavailableError, UpstreamError
+from proxy.wire import ChatRequest, Number, Usage
+
+_FINISH: Final = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
+# The status that an error would have had outside of a 200 (Anthropic API reference, "Errors").
+_STATUS: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: Number | None = None
+
+
+class Counts(msgspec.Struct):
+    """Counts as Anthropic sends them: snapshots, in which a field may be missing. `input_tokens` is without cache."""
+
+    input_tokens: Number | None = None
+    output_tokens: Number | None = None
+    cache_read_input_tokens: Number | None = None
+    cache_creation_input_tokens: Number | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class Block(msgspec.Struct):
+    """A content block or a delta of one; only the types we read have these fields with these meanings."""
+
+    type: str = ""
+    text: Any = None
+    thinking: Any = None
+    id: Any = None
+    name: Any = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    partial_json: Any = None
+    stop_reason: Any = None
+
+
+class Answer(msgspec.Struct):
+    """A message, whole or as a stream begins it."""
+
+    type: str = ""
+    id: str | None = None
+    model: str | None = None
+    content: list[Block] | None = None
+    stop_reason: str | None = None
+    usage: Counts | None = None
+
+
+_answer: Final = msgspec.json.Decoder(Answer)
+
+
+class Names:
+    """Tells what a called tool is to the client: one of its own, or the wrapping of a structured answer.
+
+    `emulated` is True when the answer is expected as a call of the answer tool.
+    """
+
+    __slots__ = ("_request", "emulated")
+
+    def __init__(self, request: ChatRequest, target: Target) -> None:
+        self._request = request
+        self.emulated = emulates_schema(request, target)
+
+    def is_answer(self, block: Block) -> bool:
+        """Say whether `block` calls the answer tool."""
+        return self.emulated and block.name == ANSWER_TOOL
+
+    def of(self, block: Block) -> str:
+        """Return the client's name of the called tool."""
+        name = text_of(block.name)
+        # Only a name that had to be changed ends in a checksum; the others need no look at the request.
+        return original_names(self._request).get(name, name) if name[-9:-8] == "_" else name
+
+
+def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
+    """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
+    answer = _decode_answer(body)
+    names = Names(request, target)
+    message = wire.Message()
+    texts: list[str] = []
+    thoughts: list[str] = []
+    answers: list[str] = []
+    calls: list[wire.ToolCall] = []
+    for block in answer.content or ():
+        if block.type == "text":
+            texts.append(text_of(block.text))
+        elif block.type == "thinking":
+            thoughts.append(text_of(block.thinking))
+        elif block.type == "tool_use" and names.is_answer(block):
+            answers.append(json_text(block.input))
+        elif block.type == "tool_use":
+            function = wire.Function(names.of(block), json_text(block.input))
+            calls.append(wire.ToolCall(function, id=text_of(block.id), type="function"))
+    # The answer tool is called once; words around the call are not part of the JSON that was asked for.
+    message.content = "".join(answers[:1] or texts) or (None if calls else "")
+    if thoughts:
+        message.reasoning_content = "".join(thoughts)
+    if calls:
+        message.tool_calls = calls
+    finish = finish_word(answer.stop_reason, called=bool(calls))
+    usage = normal_usage(answer.usage) if answer.usage is not None else None
+    encoded = wire.encode_completion(
+        id=answer.id or f"chatcmpl-{request.created}",
+        model=answer.model or target.model,
+        created=request.created,
+        message=message,
+        finish=finish,
+        usage=usage,
+    )
+    return Reply(encoded, usage, finish)
+
+
+def _decode_answer(body: bytes) -> Answer:
+    try:
+        answer = _answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnavailableError("the upstream's answer is no message", code="upstream_invalid_response") from None
+    if answer.type == "error":
+        raise fault_in(body)
+    if answer.type != "message" or answer.content is None:
+        raise UnavailableError("the upstream's answer is no message", code="upstream_invalid_response")
+    return answer
+
+
+def fault_in(body: bytes) -> UpstreamError:
+    """Return the error that came inside a 200."""
+    fault = read_fault(body)
+    return classify(_STATUS.get(fault.type, 502), {}, fault)
+
+
+def finish_word(reason: str | None, *, called: bool) -> str:
+    """Return OpenAI's finish reason. `tool_use` without a call of the client's tools is a plain end, and vice versa."""
+    return _FINISH.get(reason or "", "tool_calls" if called else "stop")
+
+
+def normal_usage(usage: Counts) -> Usage:
+    """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache."""
+    cached = int(usage.cache_read_input_tokens or 0)
+    written = int(usage.cache_creation_input_tokens or 0)
+    details = usage.output_tokens_details or _OutputDetails()
+    return Usage(
+        input=int(usage.input_tokens or 0) + cached + written,
+        output=int(usage.output_tokens or 0),
+        cached=cached,
+        cache_write=written,
+        reasoning=int(details.thinking_tokens or 0),
+    )
+
+
+def text_of(value: object) -> str:
+    """Return a text that the wire types leave open; "" for none. Raises UnavailableError for anything else."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UnavailableError("the upstream sent a block that is not valid", code="upstream_invalid_event")
+
+
+def json_text(raw: msgspec.Raw) -> str:
+    """Return a tool's input as OpenAI's `arguments`."""
+    # A value that was not decoded has not been checked for UTF-8 either.
+    text = bytes(raw).decode(errors="replace")
+    return "{}" if text == "null" else text

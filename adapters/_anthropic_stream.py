@@ -1,0 +1,237 @@
+"""Turn Anthropic's events into chunks, one object per answer.
+
+Every stream opens with a role chunk and ends with one finish chunk. Tool calls are numbered apart from the blocks: a
+text before the call would shift the client's index.
+"""
+
+from typing import Final
+
+import msgspec
+
+from adapters._anthropic_reply import (
+    Answer,
+    Block,
+    Counts,
+    Names,
+    fault_in,
+    finish_word,
+    json_text,
+    normal_usage,
+    text_of,
+)
+from proxy import sse, wire
+from proxy.adapter import Target
+from proxy.errors import UnavailableError
+from proxy.wire import ChatRequest, Usage
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str = ""
+    index: int = -1
+    message: Answer | None = None
+    content_block: Block | None = None
+    delta: Block | None = None
+    usage: Counts | None = None
+
+
+class _Type(msgspec.Struct):
+    type: str = ""
+
+
+_READ: Final = frozenset(
+    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"}
+)
+_event: Final = msgspec.json.Decoder(_Event)
+_type: Final = msgspec.json.Decoder(_Type)
+_ERROR: Final = _Event(type="error")
+
+
+class _Call:
+    """An open tool_use block. `index` is the client's number of it, None for the answer tool."""
+
+    __slots__ = ("index", "spoken", "start")
+
+    def __init__(self, index: int | None, start: str) -> None:
+        self.index = index
+        self.start = start
+        self.spoken = False
+
+
+class Stream:
+    """Turns Anthropic's events into chunks; see StreamParser for what the attributes mean."""
+
+    def __init__(self, request: ChatRequest, target: Target) -> None:
+        self.started = False
+        self.finish: str | None = None
+        self.done = False
+        self.usage: Usage | None = None
+        self._request = request
+        self._target = target
+        self._names = Names(request, target)
+        self._sse = sse.Decoder()
+        self._writer: wire.ChunkWriter | None = None
+        self._counts = Counts()
+        self._calls: dict[int, _Call] = {}
+        self._called = 0
+        self._answered = False
+        self._held_text: list[str] = []
+        self._out: list[bytes] = []
+        self._ended = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the chunks for `data`."""
+        for event in self._sse.feed(data):
+            self._take(event)
+        return self._taken()
+
+    def close(self) -> bytes:
+        """Return the finish chunk if it is still due, the usage chunk if asked for, and `[DONE]`."""
+        for event in self._sse.close():
+            self._take(event)
+        if self.finish is None:
+            raise UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+        self._end()
+        if self._request.include_usage and self.usage is not None:
+            self._out.append(self._chunks().usage(self.usage))
+        return self._taken() + sse.DONE
+
+    def _taken(self) -> bytes:
+        out, self._out = b"".join(self._out), []
+        return out
+
+    def _take(self, event: sse.Event) -> None:
+        # OpenRouter ends Anthropic's streams in OpenAI's manner.
+        if self.done or event.data == b"[DONE]":
+            return
+        found = _decode(event.data) if event.name != b"error" else _ERROR
+        if found.type == "error":
+            raise fault_in(event.data)
+        match found.type:
+            case "content_block_delta" if found.delta is not None:
+                self._continue(found.index, found.delta)
+            case "content_block_start" if found.content_block is not None:
+                self._open(found.index, found.content_block)
+            case "content_block_stop":
+                self._close_call(found.index)
+            case "message_start" if found.message is not None:
+                self._start(found.message)
+            case "message_delta":
+                self._count(found.usage)
+                self._stop(found.delta.stop_reason if found.delta is not None else None)
+            case "message_stop":
+                self.done = True
+                self._end()
+
+    def _start(self, message: Answer) -> None:
+        self._chunks(message)
+        self._count(message.usage)
+        # Programmatic tool calling starts with whole blocks and a stop reason, and no event may follow for them.
+        for place, block in enumerate(message.content or ()):
+            self._open(-2 - place, block)
+            self._close_call(-2 - place)
+        self._stop(message.stop_reason)
+
+    def _chunks(self, message: Answer | None = None) -> wire.ChunkWriter:
+        """Return the writer of this stream; the first call also writes the role chunk."""
+        if self._writer is None:
+            self._writer = wire.ChunkWriter(
+                (message.id if message else None) or f"chatcmpl-{self._request.created}",
+                (message.model if message else None) or self._target.model,
+                self._request.created,
+                include_usage=self._request.include_usage,
+            )
+            self._out.append(self._writer.delta(wire.Delta(role="assistant", content="")))
+        return self._writer
+
+    def _say(self, delta: wire.Delta) -> None:
+        self._out.append(self._chunks().delta(delta))
+        self.started = True
+
+    def _say_text(self, text: str) -> None:
+        if text and self._names.emulated:
+            # Words before the answer tool is called are not part of the JSON; without a call they are the answer.
+            self._held_text.append(text)
+        elif text:
+            self._say(wire.Delta(content=text))
+
+    def _say_thought(self, text: str) -> None:
+        if text:
+            self._say(wire.Delta(reasoning_content=text))
+
+    def _open(self, place: int, block: Block) -> None:
+        if block.type == "text":
+            self._say_text(text_of(block.text))
+        elif block.type == "thinking":
+            self._say_thought(text_of(block.thinking))
+        elif block.type == "tool_use" and self._names.is_answer(block):
+            if not self._answered:
+                self._calls[place] = _Call(None, json_text(block.input))
+            self._answered = True
+        elif block.type == "tool_use":
+            index, self._called = self._called, self._called + 1
+            self._calls[place] = _Call(index, json_text(block.input))
+            function = wire.Function(self._names.of(block), "")
+            self._say(wire.Delta(tool_calls=[wire.ToolCall(function, index, text_of(block.id), "function")]))
+
+    def _continue(self, place: int, delta: Block) -> None:
+        if delta.type == "text_delta":
+            self._say_text(text_of(delta.text))
+        elif delta.type == "input_json_delta":
+            call, text = self._calls.get(place), text_of(delta.partial_json)
+            if call is not None and text:
+                call.spoken = True
+                self._say_arguments(call, text)
+        elif delta.type == "thinking_delta":
+            self._say_thought(text_of(delta.thinking))
+
+    def _say_arguments(self, call: _Call, text: str) -> None:
+        if call.index is None:
+            self._say(wire.Delta(content=text))
+        else:
+            self._say(wire.Delta(tool_calls=[wire.ToolCall(wire.Function(arguments=text), call.index)]))
+
+    def _close_call(self, place: int) -> None:
+        call = self._calls.pop(place, None)
+        if call is not None and not call.spoken:
+            # No fragment came: the arguments are those of the start event, "{}" for a tool without any.
+            self._say_arguments(call, call.start)
+
+    def _stop(self, reason: object) -> None:
+        if reason is not None:
+            self.finish = finish_word(text_of(reason), called=self._called > 0)
+            self.started = True
+
+    def _count(self, usage: Counts | None) -> None:
+        """Replace the counts that `usage` names: each report is a snapshot of the whole answer."""
+        if usage is None:
+            return
+        for name in Counts.__struct_fields__:
+            value = getattr(usage, name)
+            if value is not None:
+                setattr(self._counts, name, value)
+        self.usage = normal_usage(self._counts)
+
+    def _end(self) -> None:
+        if self._ended or self.finish is None:
+            return
+        self._ended = True
+        for place in list(self._calls):
+            self._close_call(place)
+        if not self._answered and self._held_text:
+            self._say(wire.Delta(content="".join(self._held_text)))
+        self._out.append(self._chunks().delta(wire.Delta(), self.finish))
+
+
+def _decode(data: bytes) -> _Event:
+    """Return the event; one of an unknown type may have any shape. Raises UnavailableError for one we should know."""
+    try:
+        return _event.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        kind = _type.decode(data).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        kind = ""
+    if not kind or kind in _READ:
+        raise UnavailableError("the upstream sent an event that is not valid", code="upstream_invalid_event")
+    return _Event(type=kind)

@@ -1,0 +1,187 @@
+"""Declare OpenAI's tools to Anthropic, and say which of them the model may, must or must not call.
+
+A name that Anthropic refuses is replaced by `legal_name`, which needs no memory: the same name always becomes the same.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from adapters._anthropic_messages import Called, invalid, legal_name
+from adapters._anthropic_models import Rules, accepted_schema
+from proxy.adapter import not_sent
+
+# The tool that a model without structured output is made to call with its answer.
+ANSWER_TOOL: Final = "sidecar_json_answer"
+UNSET: Final = msgspec.UNSET
+MaybeRaw = msgspec.Raw | msgspec.UnsetType
+# Values that say no more than a missing field.
+NOTHING: Final = tuple(msgspec.Raw(value) for value in (b"null", b"false"))
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Function(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: MaybeRaw = UNSET
+    strict: bool | None = None
+    cache_control: MaybeRaw = UNSET
+
+
+class Tool(msgspec.Struct):
+    type: str = "function"
+    function: Function | None = None
+    cache_control: MaybeRaw = UNSET
+
+
+class AllowedTools(msgspec.Struct):
+    mode: str = "auto"
+    tools: list[Tool] = []
+
+
+class ToolChoice(msgspec.Struct):
+    type: str
+    function: Called | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class ToolFields(msgspec.Struct):
+    """The fields of a request that are about tools. `functions` and `function_call` are the older spelling."""
+
+    tools: list[Tool] | None = None
+    functions: list[Function] | None = None
+    tool_choice: str | ToolChoice | None = None
+    function_call: str | Called | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class _Choice(NamedTuple):
+    """`tool_choice` in one shape: `mode` is none, auto or required; `allowed` None when every tool may be called."""
+
+    mode: str
+    name: str | None = None
+    allowed: frozenset[str] | None = None
+
+
+class Declared(NamedTuple):
+    """What goes into Anthropic's request, and the parameters that were left out. `choice` None: the model decides."""
+
+    tools: list[dict[str, Any]]
+    choice: dict[str, Any] | None
+    dropped: list[str]
+
+
+def declare(fields: ToolFields, rules: Rules, history: Iterable[str], answer: dict[str, Any] | None) -> Declared:
+    """Return the tools of a request.
+
+    `history` are the names its messages have called; `answer` is the schema of an answer that has to come as a call of
+    ANSWER_TOOL, None when it does not.
+    """
+    choice = _choice_of(fields)
+    dropped: list[str] = []
+    tools = [
+        _tool(function, mark, rules, where, dropped)
+        for where, function, mark in _functions(fields)
+        if choice.allowed is None or function.name in choice.allowed
+    ]
+    if not tools:
+        if choice.mode == "required":
+            dropped.append("tool_choice")
+        # Anthropic wants the tools of a history to be declared; forbidding them keeps the meaning.
+        tools = [{"name": legal_name(name), "input_schema": {"type": "object"}} for name in history]
+        choice = _Choice("none")
+    if answer is not None and choice.mode != "required":
+        tools.append({"name": ANSWER_TOOL, "description": "Give the final answer.", "input_schema": answer})
+        # One call only: the answer or, when the client's own tools are open, one of those.
+        named = {"type": "tool", "name": ANSWER_TOOL} if choice.mode == "none" else {"type": "any"}
+        return Declared(tools, {**named, "disable_parallel_tool_use": True}, dropped)
+    return Declared(tools, _chosen(choice, fields, rules) if tools else None, dropped)
+
+
+def names_in(fields: ToolFields) -> list[str]:
+    """Return the names of the client's tools."""
+    return [function.name for _, function, _ in _functions(fields)]
+
+
+def schema_object(raw: msgspec.Raw, where: str) -> dict[str, Any]:
+    """Return a decoded JSON schema. Raises InvalidRequestError when it is no object."""
+    found = msgspec.json.decode(raw)
+    if not isinstance(found, dict):
+        raise invalid("a JSON schema is an object", where)
+    return found
+
+
+def _functions(fields: ToolFields) -> list[tuple[str, Function, MaybeRaw]]:
+    """Return the client's functions with the place where each is declared and its cache mark."""
+    found: list[tuple[str, Function, MaybeRaw]] = []
+    for index, tool in enumerate(fields.tools or ()):
+        if tool.type != "function":
+            raise not_sent("Anthropic has function tools only", f"tools[{index}].type")
+        if tool.function is None:
+            raise invalid("a function tool needs its function", f"tools[{index}].function")
+        found.append((f"tools[{index}].function", tool.function, tool.cache_control))
+    for index, function in enumerate(fields.functions or ()):
+        found.append((f"functions[{index}]", function, UNSET))
+    return found
+
+
+def _tool(function: Function, mark: MaybeRaw, rules: Rules, where: str, dropped: list[str]) -> dict[str, Any]:
+    tool: dict[str, Any] = {"name": legal_name(function.name)}
+    if function.description:
+        tool["description"] = function.description
+    parameters = function.parameters
+    if function.strict and rules.native_schema and not isinstance(parameters, msgspec.UnsetType):
+        tool["strict"] = True
+        tool["input_schema"] = accepted_schema(schema_object(parameters, f"{where}.parameters"))
+    else:
+        tool["input_schema"] = _input_schema(parameters, f"{where}.parameters")
+        if function.strict:
+            dropped.append(f"{where}.strict")
+    mark = function.cache_control if mark is UNSET else mark
+    if mark is not UNSET:
+        tool["cache_control"] = mark
+    return tool
+
+
+def _chosen(choice: _Choice, fields: ToolFields, rules: Rules) -> dict[str, Any] | None:
+    if choice.mode == "required" and not rules.forced_tools:
+        raise not_sent("this model cannot be made to call a tool", "tool_choice")
+    chosen: dict[str, Any] = {"type": "any" if choice.mode == "required" else choice.mode}
+    if choice.name is not None:
+        chosen = {"type": "tool", "name": legal_name(choice.name)}
+    if fields.parallel_tool_calls is False and choice.mode != "none":
+        chosen["disable_parallel_tool_use"] = True
+    return chosen if chosen != {"type": "auto"} else None
+
+
+def _choice_of(body: ToolFields) -> _Choice:
+    chosen = body.tool_choice
+    if chosen is None and isinstance(body.function_call, Called):
+        return _Choice("required", body.function_call.name)
+    if chosen is None:
+        chosen = body.function_call if isinstance(body.function_call, str) else "auto"
+    if isinstance(chosen, str):
+        if chosen not in ("none", "auto", "required"):
+            raise invalid(f"there is no tool choice {chosen!r}", "tool_choice")
+        return _Choice(chosen)
+    if chosen.type == "function" and chosen.function is not None:
+        return _Choice("required", chosen.function.name)
+    if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
+        allowed = chosen.allowed_tools
+        names = frozenset(tool.function.name for tool in allowed.tools if tool.function is not None)
+        return _Choice("required" if allowed.mode == "required" else "auto", allowed=names)
+    raise not_sent(f"Anthropic has no tool choice of type {chosen.type!r}", "tool_choice")
+
+
+def _input_schema(parameters: MaybeRaw, where: str) -> msgspec.Raw | dict[str, Any]:
+    """Return a tool's schema, its bytes untouched where Anthropic takes them: the type must be "object"."""
+    if isinstance(parameters, msgspec.UnsetType) or parameters in NOTHING:
+        return {"type": "object", "properties": {}}
+    try:
+        fields: dict[str, Any] = _fields.decode(parameters)
+    except msgspec.DecodeError:
+        raise invalid("a JSON schema is an object", where) from None
+    if fields.get("type") == msgspec.Raw(b'"object"'):
+        return parameters
+    return {**fields, "type": "object"}

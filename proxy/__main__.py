@@ -1,0 +1,90 @@
+"""The command line: `llm-sidecar VERB`, also `python -m proxy VERB`. Exit code 0 good, 1 found problems, 2 misuse.
+
+A verb's module is imported only when it is called: `--help` and `check` need not wait for an HTTP stack.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from proxy import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code. Raises SystemExit(2) for misuse, as argparse does."""
+    args = parser().parse_args(argv)
+    if args.verb == "version":
+        print(f"llm-sidecar {__version__}")
+        return 0
+    verb = import_module(f"proxy.commands.{args.verb}")
+    code: int = verb.run(args)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    whole = argparse.ArgumentParser(
+        prog="llm-sidecar",
+        description="OpenAI's chat API on localhost, many providers behind it, chosen by policy files.",
+    )
+    whole.add_argument("--version", action="version", version=f"llm-sidecar {__version__}")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    serve = verbs.add_parser("serve", help="run the sidecar")
+    _policies(serve)
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to bind (anything but loopback needs SIDECAR_API_KEYS)"
+    )
+    serve.add_argument("--port", type=int, default=4141, help="port to bind, 0 for any free one (default 4141)")
+    serve.add_argument(
+        "--admin", type=_address, metavar="HOST:PORT", help="a listener of its own for /metrics and /status"
+    )
+    serve.add_argument("--demo", action="store_true", help="add the built-in demo providers")
+    serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
+    serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
+
+    demo = verbs.add_parser("demo", help="see policies at work on built-in providers: no key, no network")
+    demo.add_argument("--requests", type=int, default=300, help="how many requests to send (default 300)")
+
+    run = verbs.add_parser("run", help="run a command with a sidecar beside it, and print the bill")
+    _policies(run)
+    run.add_argument("--demo", action="store_true", help="add the built-in demo providers")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="the command and its arguments")
+
+    check = verbs.add_parser("check", help="validate policy files and run their tests; no network, no keys")
+    check.add_argument("directory", nargs="?", type=Path, help="directory of policy files (default: the shipped ones)")
+
+    explain = verbs.add_parser("explain", help="show how a request would be routed; nothing is called")
+    _policies(explain)
+    explain.add_argument("--model", help="the model to ask for")
+    explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
+    explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
+
+    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
+        _policies(verbs.add_parser(verb, help=text))
+    verbs.add_parser("version", help="print the version")
+    return whole
+
+
+def _policies(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--policies", type=Path, metavar="DIR", help="directory of policy files (default: the shipped ones)"
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 86_400:
+        raise ValueError(text)
+    return seconds
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""One running sidecar: policy files, transport, gateway and listeners, put together, watched and taken down."""
+
+import asyncio
+import resource
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import aiohttp.http_parser
+import msgspec
+
+from proxy import adapter, demo
+from proxy.admission import LOOPBACK, Admission, digests, is_loopback
+from proxy.attempt import Tools
+from proxy.config import CATALOG, Config, PolicyError, digest, load, load_directory, read_files, shipped
+from proxy.connection import Server
+from proxy.gateway import Gateway
+from proxy.keys import access
+from proxy.log import Log
+from proxy.metrics import Metrics
+from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
+from proxy.server import Sidecar
+from proxy.transport import Transport
+
+# How often the policy files are looked at, seconds. Reading six small files costs 0.2 ms.
+POLL_S: Final = 1.0
+# 1000 clients may connect in one burst; aiohttp's default of 128 made gateways drop a third of them for a second.
+BACKLOG: Final = 4096
+# In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
+_DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "gemini-*", "deepseek-*", "mistral-*"]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times."""
+
+    policies: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 4141
+    admin: tuple[str, int] | None = None
+    demo: bool = False
+    drain_delay_s: float = 0.0
+    drain_timeout_s: float = 25.0
+
+
+class StartError(Exception):
+    """The sidecar cannot start; the text says why, for a person."""
+
+
+class App:
+    """Start it, run it, stop it."""
+
+    def __init__(self, options: Options, environ: Mapping[str, str], write: Callable[[bytes], object]) -> None:
+        self.options = options
+        self.environ = environ
+        self.address = ""
+        self.demo: list[demo.DemoProvider] = []
+        self._write = write
+        self._servers: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._seen = ""
+        self._refused = ""
+        self._reload_now = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. Raises StartError, PolicyError."""
+        options = self.options
+        keys = [key for part in self.environ.get("SIDECAR_API_KEYS", "").split(",") if (key := part.strip())]
+        local = is_loopback(options.host)
+        if not local and not keys:
+            raise StartError(f"{options.host} is no loopback address: set SIDECAR_API_KEYS to the keys clients send")
+        config = load_directory(options.policies)
+        loop = asyncio.get_running_loop()
+        self.log = Log(self._write, loop)
+        self.metrics = Metrics()
+        self.tools = Tools(Transport(), self.metrics, self.log, time.monotonic, time.time)
+        self.gateway = Gateway(self.tools, adapter.load, lambda row: access(row, self.environ))
+        try:
+            if options.demo or (options.policies is None and not _anything_on(config, self.environ)):
+                await self._start_demo()
+            self.gateway.install(self._with_demo(config))
+            self._seen = config.digest
+            hosts = LOOPBACK | {options.host} if local else None
+            self.sidecar = Sidecar(self.gateway, Admission(hosts, digests(keys)), admin=local and options.admin is None)
+            self.address = await self._listen(
+                Server(self.sidecar.handle, handler_cancellation=True), options.host, options.port
+            )
+            if options.admin is not None:
+                await self._listen(Server(self.sidecar.handle_admin), *options.admin)
+        except BaseException:
+            await self._take_down()
+            raise
+        self._tasks.append(asyncio.create_task(self._watch()))
+
+    def lines(self) -> list[str]:
+        """Return the start-up lines for a person."""
+        registry = self.gateway.generation.routes.registry
+        on = [f"{name} ({p.access.source})" for name, p in registry.providers.items() if not p.access.off]
+        off = [name for name, p in registry.providers.items() if p.access.off]
+        policies = list(self.gateway.generation.routes.policies)
+        model = (
+            "demo" if self.demo else policies[0] if policies else next(iter(registry)).name if len(registry) else "?"
+        )
+        lines = [
+            f"llm-sidecar listens on {self.address} (OpenAI base URL: {self.address}/v1)",
+            f"providers on:  {', '.join(on) or 'none'}",
+            f"providers off: {', '.join(off) or 'none'}" + (" (llm-sidecar providers says why)" if off else ""),
+            f"policies:      {', '.join(policies) or 'none'} ({self.options.policies or 'shipped'})",
+        ]
+        if self.demo:
+            lines.append("no provider key was found or --demo was given: built-in demo providers answer, on loopback")
+        if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+            lines.append("warning: aiohttp runs without its C parser: slower, and less strict about bad requests")
+        lines.append(
+            f"try: curl {self.address}/v1/chat/completions -H 'content-type: application/json' "
+            f"""-d '{{"model":"{model}","messages":[{{"role":"user","content":"Hello!"}}]}}'"""
+        )
+        return lines
+
+    def reload(self) -> None:
+        """Look at the policy files now, changed or not (SIGHUP)."""
+        self._seen = self._refused = ""
+        self._reload_now.set()
+
+    async def stop(self) -> None:
+        """Drain, then take everything down. Streams still open after the drain timeout end with an error event."""
+        self.sidecar.ready = False
+        await asyncio.sleep(self.options.drain_delay_s)
+        for server in self._servers:
+            server.close()
+        ends = asyncio.get_running_loop().time() + self.options.drain_timeout_s
+        while self.sidecar.in_flight and asyncio.get_running_loop().time() < ends:
+            await asyncio.wait(self.sidecar.in_flight, timeout=ends - asyncio.get_running_loop().time())
+        self.sidecar.shutting_down = True
+        for task in [*self.sidecar.in_flight, *self._tasks]:
+            task.cancel()
+        if self.sidecar.in_flight:
+            await asyncio.wait(self.sidecar.in_flight, timeout=1.0)
+        await self._take_down()
+
+    async def _take_down(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.close()
+        for provider in self.demo:
+            await provider.stop()
+        await self.tools.transport.close()
+        self.log.flush()
+
+    async def _listen(self, server: Server, host: str, port: int) -> str:
+        try:
+            listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
+        except OSError as error:
+            reason = "the port is in use" if error.errno == 98 else error.strerror or str(error)
+            raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
+        self._servers.append(listener)
+        name = listener.sockets[0].getsockname()
+        return (
+            f"http://[{name[0]}]:{name[1]}"
+            if listener.sockets[0].family is socket.AF_INET6
+            else f"http://{name[0]}:{name[1]}"
+        )
+
+    async def _start_demo(self) -> None:
+        for profile in demo.PROFILES:
+            provider = demo.DemoProvider(profile)
+            await provider.start()
+            self.demo.append(provider)
+
+    def _with_demo(self, config: Config) -> Config:
+        """Return `config` with the demo providers, when they run, and a policy that answers well-known names."""
+        providers, models, policies = dict(config.providers), dict(config.models), dict(config.policies)
+        for running in self.demo:
+            profile = running.profile
+            providers[profile.name] = ProviderRow(name=profile.name, base_url=running.base_url)
+            model = ModelRow(
+                provider=profile.name,
+                id="echo",
+                quality=profile.quality,
+                price=Price(input=profile.price_input, output=profile.price_output, cached_input=profile.price_cached),
+                latency=Latency(p50_ms=profile.p50_ms, p99_ms=profile.p99_ms),
+                features=list(profile.features),
+            )
+            models[model.name] = model
+        if self.demo and "demo" not in policies:
+            names = [f"{running.profile.name}/echo" for running in self.demo]
+            policies["demo"] = Policy(description="The built-in providers", candidates=names, answers=_DEMO_ANSWERS)
+        return Config(providers, models, policies, config.digest)
+
+    async def _watch(self) -> None:
+        """Reload when the files' content changes. A broken directory changes nothing and is reported once."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._reload_now.wait(), POLL_S)
+            self._reload_now.clear()
+            self.check_files()
+
+    def check_files(self) -> None:
+        """Reload if the policy files have changed since they were last looked at."""
+        own = shipped()
+        try:
+            files = read_files(self.options.policies or own)
+            seen = digest(files)
+            if seen == self._seen:
+                return
+            self._seen = seen
+            changed = self.gateway.install(self._with_demo(load(files, (own / CATALOG).read_bytes())))
+        except PolicyError as error:
+            self._refuse(error)
+            return
+        self._refused = ""
+        self.metrics.reloads.add(("ok",))
+        self.log("reloaded", time.time(), generation=self.gateway.generation.number, changes=changed)
+
+    def _refuse(self, error: PolicyError) -> None:
+        """Keep what runs, and say why: once per reason, not every second that a directory is missing."""
+        if str(error) != self._refused:
+            self._refused = str(error)
+            self.metrics.reloads.add(("invalid",))
+            self.log("reload_refused", time.time(), problems=[str(problem) for problem in error.problems])
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: two per stream."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _anything_on(config: Config, environ: Mapping[str, str]) -> bool:
+    return any(access(row, environ).off is None for row in config.providers.values())

@@ -1,0 +1,189 @@
+"""One client connection: aiohttp's HTTP/1 parser, our own bytes out, and the timers aiohttp lacks.
+
+Answers are written as bytes, not as `web.Response` objects; `SENT` tells aiohttp that there is nothing left to do.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from proxy.errors import ClientError, ProxyError
+
+# A whole head, and then a whole body, must be in within these: absolute, so that a byte now and then does not help.
+HEAD_S: Final = 10.0
+BODY_S: Final = 30.0
+# Longer than the 60-75 s of usual load balancers and SDK pools, so that we are not the side that closes first.
+KEEP_ALIVE_S: Final = 90.0
+# Above this, head and body are written one after the other: joining copies the body (2 MB: 0.4 ms).
+_JOIN: Final = 1 << 16
+
+_REASONS: Final = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
+    415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error",
+    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+_STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason}\r\n".encode() for status, reason in _REASONS.items()}
+
+
+class _Sent(web.StreamResponse):
+    """What a handler returns when the bytes are out already."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing."""
+
+    async def write_eof(self, data: Any = b"") -> None:
+        """Do nothing."""
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection with our errors and timers."""
+
+    __slots__ = ("_late",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock of the first head."""
+        super().connection_made(transport)
+        self._late: asyncio.TimerHandle | None = self._loop.call_later(HEAD_S, self._too_late)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the clock."""
+        self.head_done()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; start the clock when a head has begun and is not complete."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count == before and not self._request_in_progress and self._late is None and data:
+            self._late = self._loop.call_later(HEAD_S, self._too_late)
+
+    def head_done(self) -> None:
+        """Stop the clock: a handler has the request."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        if self._paused:
+            await self._drain_helper()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what aiohttp's parser refused. Its own message quotes the bytes it refused, which may be a key."""
+        self.head_done()
+        error = ClientError("the request is not valid HTTP", status=status if 400 <= status < 500 else 400)
+        return send(request, error.status, {}, error.body(), close=True)
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Say nothing: what a client sent, or that it left, is no event; our own faults are logged by the server."""
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self._request_in_progress or self.transport is None:
+            return
+        error = ClientError("the request head did not arrive within 10 s", status=408, code="request_timeout")
+        self.transport.write(_head(error.status, {}, len(error.body()), close=True) + error.body())
+        self.force_close()
+
+
+def _head(status: int, headers: Mapping[str, str], length: int | None, *, close: bool) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    if "content-type" not in headers:
+        lines.append("content-type: application/json\r\n")
+    if length is not None:
+        lines.append(f"content-length: {length}\r\n")
+    if close:
+        lines.append("connection: close\r\n")
+    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} -\r\n".encode()
+    return line + "".join(lines).encode("latin-1", "replace") + b"\r\n"
+
+
+def send(
+    request: web.BaseRequest, status: int, headers: Mapping[str, str], body: bytes, *, close: bool = False
+) -> web.StreamResponse:
+    """Write a whole answer; JSON unless `headers` say otherwise. Values of `headers` must be free of line ends."""
+    close = close or not request.keep_alive
+    transport = request.transport
+    if transport is not None:
+        head = _head(status, headers, len(body), close=close)
+        if request.method == "HEAD":
+            transport.write(head)
+        elif len(body) < _JOIN:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+    return _Sent(keep_alive=not close)
+
+
+def send_error(request: web.BaseRequest, headers: dict[str, str], error: ProxyError) -> web.StreamResponse:
+    """Write `error`, and tell SDKs not to try again where that cannot help."""
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, -int(-error.retry_after_s // 1)))
+    else:
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    # A body that was not read to its end would be taken for the next request.
+    return send(request, error.status, headers, error.body(), close=not request.content.is_eof())
+
+
+class EventStream:
+    """A streamed answer: chunked, or until close for HTTP/1.0."""
+
+    __slots__ = ("_chunked", "_protocol", "_transport", "started")
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._transport = request.transport
+        self._protocol: Connection = request.protocol  # type: ignore[assignment]  # the server makes no other
+        self._chunked = request.version >= (1, 1)
+        self.started = False
+
+    def start(self, headers: Mapping[str, str], first: bytes) -> None:
+        """Write head and first events in one piece, so that no packet waits for another."""
+        framing = {"transfer-encoding": "chunked"} if self._chunked else {}
+        head = _head(200, {**headers, **framing}, None, close=not self._chunked)
+        self.started = True
+        self._write(head + self._framed(first))
+
+    async def write(self, data: bytes) -> None:
+        """Write events; waits while the client reads too slowly."""
+        self._write(self._framed(data))
+        await self._protocol.drain()
+
+    def end(self, last: bytes, *, keep_alive: bool) -> web.StreamResponse:
+        """Write the last events and the end of the answer."""
+        self._write(self._framed(last) + (b"0\r\n\r\n" if self._chunked else b""))
+        return _Sent(keep_alive=keep_alive and self._chunked)
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the client left")
+        self._transport.write(data)
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, making our connections."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return Connection(
+            self,
+            loop=self._loop,
+            keepalive_timeout=KEEP_ALIVE_S,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for "no access log"
+            auto_decompress=False,
+            lingering_time=0,
+        )

@@ -1,0 +1,52 @@
+"""Run one `[[test]]` of a policy: the live decision code, with a made-up state and no network."""
+
+from typing import Final
+
+from proxy import adapter
+from proxy.config import Config
+from proxy.keys import Access
+from proxy.optimizer import Ask, decide
+from proxy.policy import Given, PolicyTest
+from proxy.registry import build
+from proxy.routes import bind
+from proxy.stats import Decayed, LatencySketch
+from proxy.upstream import Upstream
+
+# Enough made-up samples to outweigh any prior.
+_MANY: Final = 1e9
+_NOW: Final = 1000.0
+
+
+def failures(config: Config, policy_name: str, test: PolicyTest) -> str | None:
+    """Return what came instead of what `test` expects; None when it passes. Needs a running event loop (limiters)."""
+    registry = build(config, adapter.load, lambda row: Access(row.base_url, (), "", None))
+    for name, given in test.given.items():
+        upstream = registry.get(name)
+        if upstream is not None:
+            _put(upstream, given)
+    policy = config.policies[policy_name]
+    route = bind(policy_name, policy, registry)
+    ask = Ask(_NOW, test.request.stream, 0, frozenset(test.request.needs))
+    chain = decide(route, test.request.strategy or policy.strategy, ask).chain
+    asked: list[str] = []
+    for upstream in chain[: policy.fallback.attempts]:
+        asked.append(upstream.name)
+        state = test.given.get(upstream.name)
+        if state is None or state.error is None or state.error not in route.on:
+            break
+    return None if asked == test.expect else f"expected {_shown(test.expect)}, got {_shown(asked)}"
+
+
+def _put(upstream: Upstream, given: Given) -> None:
+    """Bring `upstream` into the given state."""
+    stats = upstream.live.stats
+    if given.p50_ms is not None:
+        stats.latency = stats.first_token = LatencySketch(given.p50_ms, given.p50_ms)
+    if given.success_rate is not None:
+        stats.success = Decayed(weight=_MANY, total=given.success_rate * _MANY, at=_NOW)
+    if given.down:
+        upstream.live.resting_until = _NOW + 1
+
+
+def _shown(names: list[str]) -> str:
+    return " -> ".join(names) or "nobody"
