@@ -132,12 +132,12 @@ class App:
             server.close()
         ends = asyncio.get_running_loop().time() + self.options.drain_timeout_s
         while self.sidecar.in_flight and asyncio.get_running_loop().time() < ends:
-            await asyncio.wait(self.sidecar.in_flight, timeout=ends - asyncio.get_running_loop().time())
+            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - asyncio.get_running_loop().time())
         self.sidecar.shutting_down = True
         for task in [*self.sidecar.in_flight, *self._tasks]:
             task.cancel()
         if self.sidecar.in_flight:
-            await asyncio.wait(self.sidecar.in_flight, timeout=1.0)
+            await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
         await self._take_down()
 
     async def _take_down(self) -> None:

@@ -140,19 +140,18 @@ def send_error(request: web.BaseRequest, headers: dict[str, str], error: ProxyEr
 class EventStream:
     """A streamed answer: chunked, or until close for HTTP/1.0."""
 
-    __slots__ = ("_chunked", "_protocol", "_transport", "started")
+    __slots__ = ("_chunked", "_keep_alive", "_protocol", "_transport")
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._transport = request.transport
         self._protocol: Connection = request.protocol  # type: ignore[assignment]  # the server makes no other
         self._chunked = request.version >= (1, 1)
-        self.started = False
+        self._keep_alive = request.keep_alive
 
     def start(self, headers: Mapping[str, str], first: bytes) -> None:
         """Write head and first events in one piece, so that no packet waits for another."""
         framing = {"transfer-encoding": "chunked"} if self._chunked else {}
-        head = _head(200, {**headers, **framing}, None, close=not self._chunked)
-        self.started = True
+        head = _head(200, {**headers, **framing}, None, close=not (self._chunked and self._keep_alive))
         self._write(head + self._framed(first))
 
     async def write(self, data: bytes) -> None:
@@ -160,10 +159,11 @@ class EventStream:
         self._write(self._framed(data))
         await self._protocol.drain()
 
-    def end(self, last: bytes, *, keep_alive: bool) -> web.StreamResponse:
-        """Write the last events and the end of the answer."""
-        self._write(self._framed(last) + (b"0\r\n\r\n" if self._chunked else b""))
-        return _Sent(keep_alive=keep_alive and self._chunked)
+    def end(self, error: ProxyError | None) -> web.StreamResponse:
+        """Write the end of the answer; with `error` as its last event, and then the connection goes, too."""
+        last = self._framed(error.event()) if error is not None else b""
+        self._write(last + (b"0\r\n\r\n" if self._chunked else b""))
+        return _Sent(keep_alive=self._chunked and self._keep_alive and error is None)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data

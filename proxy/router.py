@@ -101,13 +101,13 @@ class StreamAnswer:
         self._error = error
         return error
 
-    async def close(self, error: BaseException | None = None) -> None:
-        """End the attempt, once, however the stream ended: stats, metrics, the socket."""
-        error = error or self._error
+    def close(self) -> None:
+        """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
+        error = self._error or (None if self._ended else ConnectionResetError("the client left"))
         self.attempt.usage = self._parser.usage
         self.attempt.close(error)
-        if error is None and self._ended:
-            await self._received.finish()
+        if error is None:
+            self._received.finish()
         else:
             self._received.abort()
 

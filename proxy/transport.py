@@ -6,6 +6,7 @@ absolute end (`by`, in the event loop's time), so bytes that drip in cannot push
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from io import BytesIO
 from typing import Final
@@ -48,10 +49,11 @@ class _Pool(aiohttp.TCPConnector):
 class Received:
     """An upstream's answer: head read, body not yet."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_lingering", "_response", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, lingering: set[asyncio.Task[None]]) -> None:
         self._response = response
+        self._lingering = lingering
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -80,16 +82,21 @@ class Received:
                 raise UnavailableError("the upstream's answer is over 32 MiB", code="response_too_large")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def finish(self) -> None:
-        """Let go of an answer that is complete: its connection is kept if the last framing bytes come at once."""
-        try:
+    def finish(self) -> None:
+        """Let go of an answer that is complete. Its connection is kept if the last framing bytes come soon."""
+        if self._response.content.at_eof():
+            self.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._linger())
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
             async with asyncio.timeout(_LINGER_S):
                 while await self._response.content.readany():
                     pass
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
-        finally:
-            self.abort()
+        self.abort()
 
     def abort(self) -> None:
         """Let go of the answer; an unread rest closes the connection."""
@@ -109,11 +116,14 @@ class Transport:
             headers={"User-Agent": f"llm-sidecar/{__version__}"},
             trust_env=False,
         )
+        self._lingering: set[asyncio.Task[None]] = set()
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in self._lingering:
+            task.cancel()
         await self._session.close()
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, by: float) -> Received:
@@ -158,7 +168,7 @@ class Transport:
                 f"the upstream answered with a redirect ({response.status}), which is not followed",
                 code="upstream_redirect",
             )
-        return Received(response)
+        return Received(response, self._lingering)
 
     def _url(self, url: str) -> URL:
         # Building a URL object costs 10 us; there are as many as providers have paths.
