@@ -1,9 +1,9 @@
 """Anthropic Messages: OpenAI's requests are translated there, Anthropic's answers back. This is the map.
 
-    _anthropic_request    the request: limits, thinking, sampling, structured output
-    _anthropic_messages   its turns          _anthropic_tools    its tools
-    _anthropic_models     what each family of models accepts
-    _anthropic_reply      complete answers   _anthropic_stream   streamed ones
+    _anthropic/request    the request: limits, thinking, sampling, structured output
+    _anthropic/messages   its turns          _anthropic/tools    its tools
+    _anthropic/models     what each family of models accepts
+    _anthropic/reply      complete answers   _anthropic/stream   streamed ones
 
 Version 2023-06-01 of the API, on purpose: the next one refuses sampling parameters that older models still honour.
 Thinking reaches the client as `reasoning_content`. Its signatures do not, so a model that wants them back does not
@@ -13,8 +13,9 @@ think in the steps of a tool loop.
 from collections.abc import Mapping
 from typing import Final
 
-from adapters import _anthropic_reply, _anthropic_request
-from adapters._anthropic_stream import Stream
+from adapters._anthropic.reply import parse
+from adapters._anthropic.request import render
+from adapters._anthropic.stream import Stream
 from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target
 from proxy.classify import classify, read_fault
 from proxy.errors import UpstreamError
@@ -33,11 +34,11 @@ class Anthropic:
 
     def render(self, request: ChatRequest, target: Target) -> Rendered:
         """Return Anthropic's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""
-        return _anthropic_request.render(request, target)
+        return render(request, target)
 
     def parse(self, body: bytes, request: ChatRequest, target: Target) -> Reply:
         """Return the answer as a chat completion."""
-        return _anthropic_reply.parse(body, request, target)
+        return parse(body, request, target)
 
     def stream(self, request: ChatRequest, target: Target) -> StreamParser:
         """Return a parser that makes chunks of Anthropic's events."""

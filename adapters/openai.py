@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy import splice, sse, wire
-from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target, cut_short, each
+from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target, each, last_events
 from proxy.classify import classify, fault_of, read_fault, status_in
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Usage
@@ -126,15 +126,8 @@ class _Stream:
 
     def close(self) -> bytes:
         """Return the missing finish chunk, the usage chunk if asked for, and `[DONE]`."""
-        try:
-            tail = each(self._sse.close(), self._event)
-        except UpstreamError as error:
-            if self.finish is None:
-                raise
-            tail = error.before  # all was said; half an event after it does not matter
+        tail = last_events(self, self._sse, self._event)
         if self.finish is None:
-            if not self.done:
-                raise cut_short(tail)
             tail += self._missing_finish()
         if self._usage_chunk and self._request.include_usage:
             tail += sse.frame(self._usage_chunk)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from proxy.errors import InvalidRequestError, UnavailableError, UpstreamError
-from proxy.sse import Event
+from proxy.sse import Decoder, Event
 from proxy.wire import ChatRequest, Usage
 
 
@@ -135,8 +135,18 @@ def not_sent(message: str, param: str | None = None) -> UpstreamError:
     return from_us
 
 
-def cut_short(before: bytes) -> UpstreamError:
-    """Return the error of a stream that ended without a finish reason; `before` is what its last bytes completed."""
-    error = UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
-    error.before = before
-    return error
+def last_events(parser: StreamParser, decoder: Decoder, step: Callable[[Event], bytes]) -> bytes:
+    """Return `step` of what the end of the bytes completes. Raises UpstreamError for a stream that was cut short:
+    neither a finish reason nor the upstream's own goodbye was seen.
+    """
+    try:
+        last = each(decoder.close(), step)
+    except UpstreamError as error:
+        if parser.finish is None:
+            raise
+        return error.before  # all was said; half an event after it does not matter
+    if parser.finish is None and not parser.done:
+        cut = UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+        cut.before = last
+        raise cut
+    return last

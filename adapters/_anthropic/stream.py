@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from adapters._anthropic_reply import (
+from adapters._anthropic.reply import (
     Answer,
     Block,
     Counts,
@@ -20,7 +20,7 @@ from adapters._anthropic_reply import (
     text_of,
 )
 from proxy import sse, wire
-from proxy.adapter import Target
+from proxy.adapter import Target, each, last_events
 from proxy.errors import UnavailableError
 from proxy.wire import ChatRequest, Usage
 
@@ -80,20 +80,19 @@ class Stream:
 
     def feed(self, data: bytes) -> bytes:
         """Return the chunks for `data`."""
-        for event in self._sse.feed(data):
-            self._take(event)
-        return self._taken()
+        return each(self._sse.feed(data), self._step)
 
     def close(self) -> bytes:
         """Return the finish chunk if it is still due, the usage chunk if asked for, and `[DONE]`."""
-        for event in self._sse.close():
-            self._take(event)
-        if self.finish is None:
-            raise UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+        last = last_events(self, self._sse, self._step)
         self._end()
         if self._request.include_usage and self.usage is not None:
             self._out.append(self._chunks().usage(self.usage))
-        return self._taken() + sse.DONE
+        return last + self._taken() + sse.DONE
+
+    def _step(self, event: sse.Event) -> bytes:
+        self._take(event)
+        return self._taken()
 
     def _taken(self) -> bytes:
         out, self._out = b"".join(self._out), []

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic_request import emulates_schema, original_names
-from adapters._anthropic_tools import ANSWER_TOOL
+from adapters._anthropic.request import emulates_schema, original_names
+from adapters._anthropic.tools import ANSWER_TOOL
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.classify import classify, read_fault

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from adapters._anthropic_messages import Called, invalid, legal_name
-from adapters._anthropic_models import Rules, accepted_schema
+from adapters._anthropic.messages import Called, invalid, legal_name
+from adapters._anthropic.models import Rules, accepted_schema
 from proxy.adapter import not_sent
 
 # The tool that a model without structured output is made to call with its answer.

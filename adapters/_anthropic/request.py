@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic_messages import Conversation, Message, invalid, legal_name
-from adapters._anthropic_models import accepted_schema, rules_for
-from adapters._anthropic_tools import NOTHING, UNSET, MaybeRaw, ToolFields, declare, names_in, schema_object
+from adapters._anthropic.messages import Conversation, Message, invalid, legal_name
+from adapters._anthropic.models import accepted_schema, rules_for
+from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, declare, names_in, schema_object
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 

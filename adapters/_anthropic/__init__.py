@@ -1,0 +1,1 @@
+"""The parts of the Anthropic language; `adapters.anthropic` puts them together."""

@@ -1,0 +1,210 @@
+"""Recorded exchanges with providers, and what their answers mean in OpenAI's words.
+
+`SIDECAR_CORPUS` names a folder of recordings (`index.json`, `golden.json`, `<provider>/<name>.json`); the default is a
+checkout next to this repository. A few recordings come with the repository, so that something always runs.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from proxy.adapter import Target
+
+Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
+
+FIXTURES: Final = Path(__file__).parent / "fixtures"
+CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
+COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
+# Which recordings go through which adapter, by API and provider.
+SPOKEN: Final = {
+    ("anthropic_messages", "anthropic"): "anthropic",
+    ("anthropic_messages", "azure"): "anthropic",
+    ("anthropic_messages", "vertex"): "anthropic",
+    ("openai_chat", "openai"): "openai",
+    ("openai_chat", "github_copilot"): "openai",
+}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of a folder's index; `root` is the folder."""
+
+    file: str
+    provider: str
+    api: str
+    status: int
+    stream: bool
+    root: str = ""
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter this recording is for; None when no adapter of ours speaks with that provider."""
+        return SPOKEN.get((self.api, self.provider))
+
+
+class _Request(msgspec.Struct):
+    body: Any = None
+
+
+class _Response(msgspec.Struct):
+    status: int
+    body: str = ""
+    headers: dict[str, str] = {}
+    chunk_sizes: list[int] | None = None
+
+
+class Golden(msgspec.Struct):
+    """What the answer means. `finish` and `usage` (flattened) are the provider's own, `error` is its message.
+
+    `text` includes a refusal; arguments that are no JSON are {"__unparsable__": text}.
+    """
+
+    text: str
+    reasoning: str
+    tool_calls: list[tuple[Any, Any]]
+    finish: str | None
+    openai_finish: str | None
+    usage: dict[str, Any]
+    error: str | None
+
+
+class Recording(msgspec.Struct):
+    """One exchange."""
+
+    request: _Request
+    response: _Response
+
+    @property
+    def body(self) -> bytes:
+        """The answer's bytes."""
+        return self.response.body.encode("utf-8", "surrogatepass")
+
+    def pieces(self) -> list[bytes]:
+        """The answer as it was received, or event by event when the recorder did not keep that."""
+        body, at, pieces = self.body, 0, []
+        for size in self.response.chunk_sizes or ():
+            pieces.append(body[at : at + size])
+            at += size
+        return pieces or self.events()
+
+    def events(self) -> list[bytes]:
+        """The answer event by event."""
+        return re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", self.body)
+
+
+class Said(NamedTuple):
+    """What a client of the official SDK finds in an answer."""
+
+    text: str
+    reasoning: str
+    tool_calls: list[tuple[str, Any]]
+    finish: str | None
+
+
+def entries(root: Path) -> list[Entry]:
+    """Return the index of a folder; empty when it is not there."""
+    index = root / "index.json"
+    if not index.exists():
+        return []
+    found = msgspec.json.decode(index.read_bytes(), type=list[Entry])
+    return [msgspec.structs.replace(entry, root=str(root)) for entry in found]
+
+
+def read(entry: Entry) -> Recording:
+    """Return the recording itself."""
+    return msgspec.json.decode((Path(entry.root) / entry.file).read_bytes(), type=Recording)
+
+
+def golden(entry: Entry) -> Golden:
+    """Return what the recording means."""
+    return msgspec.json.decode(_goldens(entry.root)[entry.file], type=Golden)
+
+
+@cache
+def _goldens(root: str) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode((Path(root) / "golden.json").read_bytes(), type=dict[str, msgspec.Raw])
+
+
+def target(entry: Entry, model: str) -> Target:
+    """Return whom the recording was made with."""
+    return Target(model, quirks=COPILOT if entry.provider == "github_copilot" else frozenset())
+
+
+def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Return input, output and cached tokens in OpenAI's meaning: the input includes the cached ones."""
+    if api == "anthropic_messages":
+        cached = usage.get("cache_read_input_tokens") or 0
+        written = usage.get("cache_creation_input_tokens") or 0
+        return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
+    cached = usage.get("prompt_tokens_details.cached_tokens") or 0
+    return usage["prompt_tokens"], usage["completion_tokens"], cached
+
+
+def chunks(stream: bytes, *, strict: bool) -> list[ChatCompletionChunk]:
+    """Return the chunks of a client's stream. `strict` is OpenAI's types to the letter; the framing always is."""
+    assert stream.endswith(b"data: [DONE]\n\n")
+    return [_model(ChatCompletionChunk, data, strict=strict) for data in _events(stream)]
+
+
+def completion(body: bytes, *, strict: bool) -> ChatCompletion:
+    """Return a complete answer; see `chunks`."""
+    return _model(ChatCompletion, body, strict=strict)
+
+
+def _model(kind: type[Model], data: bytes, *, strict: bool) -> Model:
+    return kind.model_validate_json(data, strict=True) if strict else kind.construct(**msgspec.json.decode(data))
+
+
+def _events(stream: bytes) -> Iterator[bytes]:
+    for event in stream.removesuffix(b"data: [DONE]\n\n").split(b"\n\n")[:-1]:
+        assert event.startswith(b"data: {"), event
+        yield event.removeprefix(b"data: ")
+
+
+def said_complete(found: ChatCompletion) -> Said:
+    """Return what the first choice of a completion says."""
+    choice = found.choices[0].model_dump()
+    message = choice["message"]
+    calls = [call.get("function") or call["custom"] for call in message.get("tool_calls") or ()]
+    if message.get("function_call"):
+        calls.append(message["function_call"])
+    return Said(
+        (message.get("content") or "") + (message.get("refusal") or ""),
+        message.get("reasoning_content") or "",
+        [(call["name"], _arguments(call.get("arguments", call.get("input")))) for call in calls],
+        choice.get("finish_reason"),
+    )
+
+
+def said_streamed(found: list[ChatCompletionChunk]) -> Said:
+    """Return what the first choice of a stream says, put together the way clients do: calls by their index."""
+    text = reasoning = ""
+    finish = None
+    calls: dict[int, list[str]] = {}
+    for choice in (choice for chunk in found for choice in chunk.choices if choice.index == 0):
+        delta = choice.delta.model_dump()
+        text += (delta.get("content") or "") + (delta.get("refusal") or "")
+        reasoning += delta.get("reasoning_content") or ""
+        finish = choice.finish_reason or finish
+        pieces = [(call["index"], call["function"]) for call in delta.get("tool_calls") or ()]
+        if delta.get("function_call"):
+            pieces.append((0, delta["function_call"]))
+        for index, function in pieces:
+            call = calls.setdefault(index, ["", ""])
+            call[0] += function.get("name") or ""
+            call[1] += function.get("arguments") or ""
+    assert list(calls) == list(range(len(calls)))
+    return Said(text, reasoning, [(name, _arguments(text)) for name, text in calls.values()], finish)
+
+
+def _arguments(text: str) -> Any:
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return {"__unparsable__": text}
+    return found if isinstance(found, dict) else {"__unparsable__": text}

@@ -1,0 +1,244 @@
+"""Every recording of a provider that an adapter under test speaks with goes through that adapter. No sockets.
+
+Nothing is left out silently: a recording is used or has a reason (`reason_unused`), and what is checked less strictly
+is listed file by file below. `pytest -rP -k account` prints the table.
+"""
+
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from proxy import errors
+from proxy.adapter import Adapter, Reply, StreamParser, load
+from proxy.wire import ChatRequest, Usage, decode_chat
+
+from . import corpus
+from .corpus import Entry, Golden, Recording, Said
+
+CREATED: Final = 1_760_000_000
+# Answers that OpenAI's types refuse to the letter; they are passed through as the provider sent them.
+NOT_STRICT: Final = {
+    "openai/ai--azure-model-router-1--688f0a8a.json": 'first chunk without choices has "object": ""',
+    "openai/dd-trace-py--chat-completion-image-input--a862a315.json": "a 2023 preview without finish_reason",
+}
+# Requests that the sidecar refuses itself, with the answer that was recorded.
+REFUSED: Final = {"openai/ai-gateway--chat-no-messages--c4ed9ba0.json": "empty_array"}
+ERROR_OF_STATUS: Final = {
+    400: errors.InvalidRequestError,
+    401: errors.AuthError,
+    403: errors.AuthError,
+    404: errors.NotFoundError,
+}
+ERROR_OF_FILE: Final = {
+    "anthropic/ruby-llm--chat-real-error-scenarios-anthropic-claude-haiku-4-5-handles-context-l--7ab5b9c3.json": (
+        errors.ContextLengthError
+    ),
+}
+
+
+def reason_unused(entry: Entry) -> str | None:
+    """Return why a recording is not used, None when it is."""
+    return None if entry.adapter else f"{entry.api} of this provider is for no adapter under test"
+
+
+def everything() -> list[Entry]:
+    """Return all recordings, each once: the corpus, then those that come with the repository."""
+    known: dict[str, Entry] = {}
+    for entry in corpus.entries(corpus.CORPUS) + corpus.entries(corpus.FIXTURES):
+        known.setdefault(entry.file, entry)
+    return list(known.values())
+
+
+def used(*, adapter: str | None = None, ok: bool | None = None, stream: bool | None = None) -> list[Any]:
+    """Return the recordings to test as parameters; None leaves a property open."""
+    return [
+        pytest.param(entry, id=entry.file.removesuffix(".json"))
+        for entry in everything()
+        if reason_unused(entry) is None
+        and adapter in (None, entry.adapter)
+        and ok in (None, entry.status < 400)
+        and stream in (None, entry.stream)
+    ]
+
+
+def adapter_of(entry: Entry) -> Adapter:
+    assert entry.adapter is not None
+    return load(entry.adapter)
+
+
+def request_of(entry: Entry, recording: Recording) -> ChatRequest:
+    """Return the recorded request when it is OpenAI's, else a stand-in that wants the same kind of answer."""
+    body = recording.request.body
+    if entry.adapter == "openai" and body is not None and entry.file not in REFUSED:
+        return decode_chat(msgspec.json.encode(body), CREATED)
+    stand_in: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    if entry.stream:
+        stand_in |= {"stream": True, "stream_options": {"include_usage": True}}
+    return decode_chat(msgspec.json.encode(stand_in), CREATED)
+
+
+def parser_of(entry: Entry, recording: Recording) -> StreamParser:
+    request = request_of(entry, recording)
+    return adapter_of(entry).stream(request, corpus.target(entry, request.model))
+
+
+def answer_of(entry: Entry, recording: Recording) -> Reply:
+    request = request_of(entry, recording)
+    return adapter_of(entry).parse(recording.body, request, corpus.target(entry, request.model))
+
+
+def check_said(entry: Entry, golden: Golden, said: Said) -> None:
+    assert said.text == golden.text
+    assert said.reasoning == golden.reasoning
+    assert said.tool_calls == golden.tool_calls
+    if entry.adapter == "anthropic":
+        assert said.finish == golden.openai_finish
+    elif golden.finish is not None:
+        # OpenAI itself says "stop" after a call that the request forced; its word is passed on.
+        assert said.finish == golden.finish
+    elif entry.stream:
+        assert said.finish == ("tool_calls" if golden.tool_calls else "stop")
+
+
+def check_usage(entry: Entry, golden: Golden, usage: Usage | None) -> None:
+    if not golden.usage:
+        assert usage is None
+        return
+    assert usage is not None
+    assert (usage.input, usage.output, usage.cached) == corpus.normal_usage(entry.api, golden.usage)
+
+
+@pytest.mark.parametrize("entry", used(ok=True, stream=False))
+def test_complete_answer_means_what_was_recorded(entry: Entry) -> None:
+    """A complete answer is valid for OpenAI's strict types and says what the provider said."""
+    recording, golden = corpus.read(entry), corpus.golden(entry)
+
+    reply = answer_of(entry, recording)
+
+    said = corpus.said_complete(corpus.completion(reply.body, strict=entry.file not in NOT_STRICT))
+    check_said(entry, golden, said)
+    check_usage(entry, golden, reply.usage)
+    assert reply.finish == said.finish
+
+
+@pytest.mark.parametrize("entry", used(ok=True, stream=True))
+def test_streamed_answer_means_what_was_recorded(entry: Entry) -> None:
+    """A stream is valid for OpenAI's strict types, chunk by chunk, and says what the provider said."""
+    recording, golden = corpus.read(entry), corpus.golden(entry)
+    parser = parser_of(entry, recording)
+
+    out = b"".join([parser.feed(piece) for piece in recording.pieces()]) + parser.close()
+
+    said = corpus.said_streamed(corpus.chunks(out, strict=entry.file not in NOT_STRICT))
+    check_said(entry, golden, said)
+    check_usage(entry, golden, parser.usage)
+    assert parser.started
+    assert parser.finish is not None
+
+
+@pytest.mark.parametrize("entry", used(ok=True, stream=True))
+def test_pieces_do_not_matter(entry: Entry) -> None:
+    """The client gets the same bytes however the network cuts the stream: as recorded, whole, byte by byte."""
+    recording = corpus.read(entry)
+    body = recording.body
+    results = set()
+
+    for pieces in (recording.pieces(), [body], [body[at : at + 1] for at in range(len(body))]):
+        parser = parser_of(entry, recording)
+        results.add(b"".join([parser.feed(piece) for piece in pieces]) + parser.close())
+
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("entry", used(ok=True, stream=True))
+def test_a_cut_stream_is_never_taken_for_whole(entry: Entry) -> None:
+    """A stream that ends before its finish raises, so that nobody takes half an answer for a whole one."""
+    recording = corpus.read(entry)
+    probe, parser = parser_of(entry, recording), parser_of(entry, recording)
+    for event in recording.events():
+        probe.feed(event)
+        if probe.finish is not None or probe.done:
+            break
+        parser.feed(event)
+
+    with pytest.raises(errors.UnavailableError) as raised:
+        parser.close()
+
+    assert raised.value.code == "upstream_truncated"
+
+
+@pytest.mark.parametrize("entry", used(adapter="anthropic", ok=True, stream=True))
+def test_translated_stream_has_openais_order(entry: Entry) -> None:
+    """A translated stream is one role chunk, content, one finish chunk and the usage, all under one id."""
+    recording = corpus.read(entry)
+    parser = parser_of(entry, recording)
+
+    found = corpus.chunks(parser.feed(recording.body) + parser.close(), strict=True)
+
+    assert len({(chunk.id, chunk.model, chunk.created) for chunk in found}) == 1
+    assert [bool(chunk.choices and chunk.choices[0].delta.role) for chunk in found] == [True] + [False] * len(found[1:])
+    assert [bool(chunk.choices and chunk.choices[0].finish_reason) for chunk in found[-2:]] == [True, False]
+    assert sum(bool(chunk.choices and chunk.choices[0].finish_reason) for chunk in found) == 1
+    assert [chunk.usage is not None for chunk in found] == [False] * len(found[1:]) + [True]
+
+
+@pytest.mark.parametrize("entry", used(ok=False))
+def test_error_answer_becomes_its_class(entry: Entry) -> None:
+    """An error answer has the class its status (or its text) calls for, and the provider's words in OpenAI's shape."""
+    recording, golden = corpus.read(entry), corpus.golden(entry)
+    assert golden.error is not None
+
+    error = adapter_of(entry).parse_error(entry.status, recording.response.headers, recording.body)
+
+    assert type(error) is ERROR_OF_FILE.get(entry.file, ERROR_OF_STATUS[entry.status])
+    told = msgspec.json.decode(error.body())["error"]
+    assert set(told) == {"message", "type", "param", "code"}
+    assert golden.error in told["message"] or len(golden.error) > 500
+
+
+@pytest.mark.parametrize("entry", used(adapter="openai"))
+def test_passed_through_request_keeps_its_bytes(entry: Entry) -> None:
+    """Only the model and the asking for usage differ, and for GitHub Copilot the name of the limit."""
+    body = corpus.read(entry).request.body
+    if body is None:
+        pytest.skip("only the answer was recorded")
+    raw = msgspec.json.encode(body)
+    if entry.file in REFUSED:
+        with pytest.raises(errors.ClientError) as raised:
+            decode_chat(raw, CREATED)
+        assert raised.value.code == REFUSED[entry.file]
+        return
+    request = decode_chat(raw, CREATED)
+
+    sent = adapter_of(entry).render(request, corpus.target(entry, "another-model")).body
+
+    expected = body | {"model": "another-model"}
+    if entry.stream:
+        expected["stream_options"] = (body.get("stream_options") or {}) | {"include_usage": True}
+    if entry.provider == "github_copilot":
+        expected = {{"max_tokens": "max_completion_tokens"}.get(name, name): value for name, value in expected.items()}
+    assert sent == msgspec.json.encode(expected)
+
+
+def test_account_of_all_recordings() -> None:
+    """Every recording is used or has its reason, and every exception listed above is still needed."""
+    listed = everything()
+    table = Counter((entry.provider, entry.api, reason_unused(entry) or "used") for entry in listed)
+
+    for (provider, api, verdict), count in sorted(table.items()):
+        print(f"{count:5} {provider:24} {api:20} {verdict}")
+
+    assert sum(table.values()) == len(listed)
+    assert sum(count for (*_, verdict), count in table.items() if verdict == "used") == len(used())
+    files = {entry.file for entry in listed}
+    if corpus.entries(corpus.CORPUS):
+        assert files >= {*NOT_STRICT, *REFUSED, *ERROR_OF_FILE}
+
+
+def test_the_whole_corpus_is_there() -> None:
+    """Without the corpus only the recordings of the repository were checked, and the report says so."""
+    if not corpus.entries(corpus.CORPUS):
+        pytest.skip(f"no recordings in {corpus.CORPUS}: set SIDECAR_CORPUS; only tests/contract/fixtures was checked")
+    assert len(used()) > len(corpus.entries(corpus.FIXTURES))
