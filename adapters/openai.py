@@ -14,7 +14,7 @@ import msgspec
 
 from proxy import splice, sse, wire
 from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target, each, last_events
-from proxy.classify import classify, fault_of, read_fault, status_in
+from proxy.classify import Fault, classify, fault_of, read_fault, status_in
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Usage
 
@@ -50,14 +50,7 @@ class _Body(msgspec.Struct):
     error: msgspec.Raw = _NULL
 
 
-class _Names(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    created: int | None = None
-
-
 _body: Final = msgspec.json.Decoder(_Body)
-_names: Final = msgspec.json.Decoder(_Names)
 _raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_list: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _encode: Final = msgspec.json.encode
@@ -115,10 +108,11 @@ class _Stream:
         self._fill = fill
         self._sse = sse.Decoder()
         self._open: set[int] = set()
+        self._closed: set[int] = set()
         self._usage_chunk = b""
         self._called_tools = False
         self._last_finish: str | None = None
-        self._sample = b"{}"
+        self._sample = b""
 
     def feed(self, data: bytes) -> bytes:
         """Return the events completed by `data`."""
@@ -135,7 +129,7 @@ class _Stream:
 
     def _event(self, event: sse.Event) -> bytes:
         data = event.data
-        if data == b"[DONE]":
+        if data.startswith(b"[DONE]"):
             self.done = True
             return b""
         if self.done or event.name == b"ping":
@@ -158,8 +152,8 @@ class _Stream:
         return sse.frame(data)
 
     def _follow(self, choice: _Choice) -> None:
-        """Keep track of what was said and of which choices are still open."""
-        if self.finish is None:
+        """Keep track of what was said and of which choices are still open: the finish is that of the last one."""
+        if choice.index not in self._closed:
             self._open.add(choice.index)
         delta = choice.delta
         if delta is not None:
@@ -171,8 +165,8 @@ class _Stream:
             self.started = True
             self._last_finish = choice.finish_reason
             self._open.discard(choice.index)
-            if not self._open:
-                self.finish = choice.finish_reason
+            self._closed.add(choice.index)
+        self.finish = None if self._open else self._last_finish
 
     def _hold_usage(self, chunk: _Body, data: bytes) -> bytes:
         """Remember the usage; return the chunk without it. Asked or not, it must not ride on another chunk."""
@@ -190,16 +184,18 @@ class _Stream:
 
     def _missing_finish(self) -> bytes:
         """The upstream said `[DONE]` and no finish reason: Node's stream helper would throw."""
-        names = _names.decode(self._sample)
-        writer = wire.ChunkWriter(
-            names.id or "chatcmpl-0",
-            names.model or self._request.model,
-            names.created or self._request.created,
-            include_usage=self._request.include_usage,
-        )
         self.finish = self._last_finish or ("tool_calls" if self._called_tools else "stop")
         self.started = True
-        return b"".join([writer.delta(wire.Delta(), self.finish, index=index) for index in sorted(self._open or {0})])
+        choices = [{"index": index, "delta": {}, "finish_reason": self.finish} for index in sorted(self._open or {0})]
+        sample = self._sample or _encode(
+            {
+                "id": "chatcmpl-0",
+                "object": "chat.completion.chunk",
+                "created": self._request.created,
+                "model": self._request.model,
+            }
+        )
+        return sse.frame(splice.set_value(sample, b"choices", _encode(choices)))
 
 
 def _decode(body: bytes, code: str) -> _Body:
@@ -217,8 +213,11 @@ def _raise_error(found: _Body) -> None:
             raw = choice.error
     if raw in _EMPTY:
         return
-    error: Any = msgspec.json.decode(raw)
-    raise classify(status_in(error), {}, fault_of({"error": error} if isinstance(error, str) else error))
+    try:
+        error: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise classify(502, {}, Fault("")) from None
+    raise classify(status_in(error), {}, fault_of(error))
 
 
 def _ask_for_usage(body: bytes) -> bytes:
@@ -242,24 +241,26 @@ def _filled(body: bytes, request: ChatRequest, kind: str) -> bytes:
     """Return an answer or a chunk with what OpenAI's clients count on. Anything that is no object is left alone."""
     try:
         found = _raw_object.decode(body)
-        if "choices" not in found and "content" in found and "stop_reason" in found:
-            return _from_anthropic_shape(body, request)
         if "choices" not in found:
-            return body
+            whole = kind == "chat.completion" and "content" in found and "stop_reason" in found
+            return _from_anthropic_shape(body, request) if whole else body
         choices = _raw_list.decode(found["choices"])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
-    if found.get("object", _NULL) in _EMPTY:
-        found["object"] = msgspec.Raw(_encode(kind))
-    if "created" not in found:
-        found["created"] = msgspec.Raw(_encode(request.created))
+    _set_missing(found, "object", kind)
+    _set_missing(found, "created", request.created)
     for index, choice in enumerate(choices):
-        choice.setdefault("index", msgspec.Raw(_encode(index)))
+        _set_missing(choice, "index", index)
         for place in ("delta", "message"):
             if place in choice:
                 choice[place] = msgspec.Raw(_renamed_reasoning(choice[place]))
     found["choices"] = msgspec.Raw(_encode(choices))
     return _encode(found)
+
+
+def _set_missing(table: dict[str, msgspec.Raw], name: str, value: object) -> None:
+    if table.get(name, _NULL) in _EMPTY:
+        table[name] = msgspec.Raw(_encode(value))
 
 
 def _renamed_reasoning(message: msgspec.Raw) -> bytes:
@@ -276,12 +277,29 @@ class _Block(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class _AnthropicUsage(msgspec.Struct):
+    """Anthropic counts cached tokens beside the input, OpenAI within."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+    def normal(self) -> Usage:
+        cached, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
+        return Usage(self.input_tokens + cached + written, self.output_tokens, cached, written)
+
+
 class _AnthropicShape(msgspec.Struct):
     content: list[_Block]
     id: str = "chatcmpl-0"
     model: str = ""
     stop_reason: str | None = None
-    usage: msgspec.Raw = _NULL
+    usage: _AnthropicUsage | None = None
+
+
+# Stop reasons whose word differs; all others are "stop".
+_FINISH: Final = {"max_tokens": "length", "refusal": "content_filter"}
 
 
 def _from_anthropic_shape(body: bytes, request: ChatRequest) -> bytes:
@@ -296,14 +314,14 @@ def _from_anthropic_shape(body: bytes, request: ChatRequest) -> bytes:
     message = wire.Message(content=text or (None if calls else ""))
     if calls:
         message.tool_calls = calls
-    finish = "tool_calls" if calls else "length" if found.stop_reason == "max_tokens" else "stop"
+    finish = "tool_calls" if calls else _FINISH.get(found.stop_reason or "", "stop")
     return wire.encode_completion(
         id=found.id,
         model=found.model or request.model,
         created=request.created,
         message=message,
         finish=finish,
-        usage=wire.parse_usage(found.usage),
+        usage=None if found.usage is None else found.usage.normal(),
     )
 
 

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to bind (anything but loopback needs SIDECAR_API_KEYS)"
     )
-    serve.add_argument("--port", type=int, default=4141, help="port to bind, 0 for any free one (default 4141)")
+    serve.add_argument("--port", type=_port, default=4141, help="port to bind, 0 for any free one (default 4141)")
     serve.add_argument(
         "--admin", type=_address, metavar="HOST:PORT", help="a listener of its own for /metrics and /status"
     )
@@ -74,6 +74,13 @@ def _policies(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65_536:
+        raise ValueError(text)
+    return port
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < 86_400:
@@ -83,7 +90,7 @@ def _seconds(text: str) -> float:
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", _port(port)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,15 @@ MAX_BODY: Final = 32 << 20
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """`hosts` None: any Host (the address is not loopback, and keys are asked for). `digests` empty: no key needed."""
+    """`hosts` None: any Host (the address is not loopback, and keys are asked for). `digests` empty: no key needed.
+
+    `max_body` is in bytes; `body_s` is how long a whole body may take.
+    """
 
     hosts: frozenset[str] | None
     digests: tuple[bytes, ...] = ()
     max_body: int = MAX_BODY
+    body_s: float = BODY_S
 
     def check_caller(self, headers: Mapping[str, str]) -> None:
         """Raise ClientError 403 for a foreign Host or Origin."""
@@ -42,7 +46,7 @@ class Admission(msgspec.Struct, frozen=True):
         if not self.digests:
             return
         kind, _, key = headers.get("Authorization", "").partition(" ")
-        given = sha256(key.strip().encode()).digest() if kind.lower() == "bearer" else b""
+        given = sha256(key.strip().encode(errors="surrogateescape")).digest() if kind.lower() == "bearer" else b""
         # Every key is compared, each in constant time: how long it takes says nothing.
         if not sum(compare_digest(given, digest) for digest in self.digests):
             raise ClientError("the API key of the sidecar is missing or wrong", status=401, code="invalid_api_key")
@@ -64,13 +68,13 @@ class Admission(msgspec.Struct, frozen=True):
         if request.content.is_eof():
             return request.content.read_nowait()
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(self.body_s):
                 return await self._read(request)
         except TimeoutError:
-            text = f"the body did not arrive within {BODY_S:.0f} s"
+            text = f"the body did not arrive within {self.body_s:g} s"
             raise ClientError(text, status=408, code="request_timeout") from None
-        except web.PayloadAccessError:
-            raise ClientError("the body could not be read") from None
+        except web.RequestPayloadError:
+            raise ClientError("the body is not framed as HTTP says") from None
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         parts, size = [], 0

@@ -1,6 +1,7 @@
 """One running sidecar: policy files, transport, gateway and listeners, put together, watched and taken down."""
 
 import asyncio
+import errno
 import resource
 import socket
 import time
@@ -15,7 +16,7 @@ import msgspec
 from proxy import adapter, demo
 from proxy.admission import LOOPBACK, Admission, digests, is_loopback
 from proxy.attempt import Tools
-from proxy.config import CATALOG, Config, PolicyError, digest, load, load_directory, read_files, shipped
+from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files, shipped
 from proxy.connection import Server
 from proxy.gateway import Gateway
 from proxy.keys import access
@@ -56,9 +57,11 @@ class App:
         self.options = options
         self.environ = environ
         self.address = ""
+        self.admin_address = ""
         self.demo: list[demo.DemoProvider] = []
         self._write = write
-        self._servers: list[asyncio.Server] = []
+        self._keys = [key for part in environ.get("SIDECAR_API_KEYS", "").split(",") if (key := part.strip())]
+        self._listeners: list[tuple[asyncio.Server, Server]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._seen = ""
         self._refused = ""
@@ -67,11 +70,10 @@ class App:
     async def start(self) -> None:
         """Listen. Raises StartError, PolicyError."""
         options = self.options
-        keys = [key for part in self.environ.get("SIDECAR_API_KEYS", "").split(",") if (key := part.strip())]
-        local = is_loopback(options.host)
-        if not local and not keys:
-            raise StartError(f"{options.host} is no loopback address: set SIDECAR_API_KEYS to the keys clients send")
-        config = load_directory(options.policies)
+        for host in (options.host, *(options.admin or ())[:1]):
+            if not is_loopback(host) and not self._keys:
+                raise StartError(f"{host} is no loopback address: set SIDECAR_API_KEYS to the keys clients send")
+        config = self._load(self._files())
         loop = asyncio.get_running_loop()
         self.log = Log(self._write, loop)
         self.metrics = Metrics()
@@ -81,14 +83,13 @@ class App:
             if options.demo or (options.policies is None and not _anything_on(config, self.environ)):
                 await self._start_demo()
             self.gateway.install(self._with_demo(config))
-            self._seen = config.digest
-            hosts = LOOPBACK | {options.host} if local else None
-            self.sidecar = Sidecar(self.gateway, Admission(hosts, digests(keys)), admin=local and options.admin is None)
-            self.address = await self._listen(
-                Server(self.sidecar.handle, handler_cancellation=True), options.host, options.port
-            )
+            admin = options.admin is None and is_loopback(options.host)
+            self.sidecar = Sidecar(self.gateway, self._admission(options.host), admin=admin)
+            server = Server(self.sidecar.handle, self.sidecar.note)
+            self.address = await self._listen(server, options.host, options.port)
             if options.admin is not None:
-                await self._listen(Server(self.sidecar.handle_admin), *options.admin)
+                handle = self.sidecar.admin(self._admission(options.admin[0]))
+                self.admin_address = await self._listen(Server(handle, self.sidecar.note), *options.admin)
         except BaseException:
             await self._take_down()
             raise
@@ -97,8 +98,11 @@ class App:
     def lines(self) -> list[str]:
         """Return the start-up lines for a person."""
         registry = self.gateway.generation.routes.registry
-        on = [f"{name} ({p.access.source})" for name, p in registry.providers.items() if not p.access.off]
-        off = [name for name, p in registry.providers.items() if p.access.off]
+        on: list[str] = []
+        off: list[str] = []
+        for name, provider in registry.providers.items():
+            why = provider.access.off
+            (off if why else on).append(f"{name} ({(why or provider.access.source).removesuffix(' to use it')})")
         policies = list(self.gateway.generation.routes.policies)
         model = (
             "demo" if self.demo else policies[0] if policies else next(iter(registry)).name if len(registry) else "?"
@@ -106,15 +110,16 @@ class App:
         lines = [
             f"llm-sidecar listens on {self.address} (OpenAI base URL: {self.address}/v1)",
             f"providers on:  {', '.join(on) or 'none'}",
-            f"providers off: {', '.join(off) or 'none'}" + (" (llm-sidecar providers says why)" if off else ""),
+            f"providers off: {', '.join(off) or 'none'}",
             f"policies:      {', '.join(policies) or 'none'} ({self.options.policies or 'shipped'})",
         ]
         if self.demo:
             lines.append("no provider key was found or --demo was given: built-in demo providers answer, on loopback")
         if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
             lines.append("warning: aiohttp runs without its C parser: slower, and less strict about bad requests")
+        key = '-H "authorization: Bearer ${SIDECAR_API_KEYS%%,*}" ' if self._keys else ""
         lines.append(
-            f"try: curl {self.address}/v1/chat/completions -H 'content-type: application/json' "
+            f"try: curl {self.address}/v1/chat/completions -H 'content-type: application/json' {key}"
             f"""-d '{{"model":"{model}","messages":[{{"role":"user","content":"Hello!"}}]}}'"""
         )
         return lines
@@ -128,8 +133,9 @@ class App:
         """Drain, then take everything down. Streams still open after the drain timeout end with an error event."""
         self.sidecar.ready = False
         await asyncio.sleep(self.options.drain_delay_s)
-        for server in self._servers:
-            server.close()
+        for listener, server in self._listeners:
+            listener.close()
+            server.leave()
         ends = asyncio.get_running_loop().time() + self.options.drain_timeout_s
         while self.sidecar.in_flight and asyncio.get_running_loop().time() < ends:
             await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - asyncio.get_running_loop().time())
@@ -144,8 +150,9 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for server in self._servers:
-            server.close()
+        for listener, server in self._listeners:
+            listener.close()
+            await server.shutdown(timeout=1.0)
         for provider in self.demo:
             await provider.stop()
         await self.tools.transport.close()
@@ -155,15 +162,18 @@ class App:
         try:
             listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
         except OSError as error:
-            reason = "the port is in use" if error.errno == 98 else error.strerror or str(error)
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
-        self._servers.append(listener)
+        self._listeners.append((listener, server))
         name = listener.sockets[0].getsockname()
         return (
             f"http://[{name[0]}]:{name[1]}"
             if listener.sockets[0].family is socket.AF_INET6
             else f"http://{name[0]}:{name[1]}"
         )
+
+    def _admission(self, host: str) -> Admission:
+        return Admission(LOOPBACK | {host} if is_loopback(host) else None, digests(self._keys))
 
     async def _start_demo(self) -> None:
         for profile in demo.PROFILES:
@@ -201,20 +211,24 @@ class App:
 
     def check_files(self) -> None:
         """Reload if the policy files have changed since they were last looked at."""
-        own = shipped()
         try:
-            files = read_files(self.options.policies or own)
-            seen = digest(files)
-            if seen == self._seen:
+            files = self._files()
+            if digest(files) == self._seen:
                 return
-            self._seen = seen
-            changed = self.gateway.install(self._with_demo(load(files, (own / CATALOG).read_bytes())))
+            changed = self.gateway.install(self._with_demo(self._load(files)))
         except PolicyError as error:
             self._refuse(error)
             return
         self._refused = ""
         self.metrics.reloads.add(("ok",))
         self.log("reloaded", time.time(), generation=self.gateway.generation.number, changes=changed)
+
+    def _files(self) -> dict[str, bytes]:
+        return read_files(self.options.policies or shipped())
+
+    def _load(self, files: dict[str, bytes]) -> Config:
+        self._seen = digest(files)
+        return load(files, (shipped() / CATALOG).read_bytes())
 
     def _refuse(self, error: PolicyError) -> None:
         """Keep what runs, and say why: once per reason, not every second that a directory is missing."""

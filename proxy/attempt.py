@@ -27,7 +27,7 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
 class Attempt:
     """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "first_s", "rendered", "spent_s", "upstream", "usage", "usd")
+    __slots__ = ("_began", "_open", "_probe", "_tools", "first_s", "rendered", "upstream", "usage", "usd")
 
     def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
         self.upstream = upstream
@@ -35,7 +35,6 @@ class Attempt:
         self.usage: Usage | None = None
         self.usd: float | None = None
         self.first_s: float | None = None
-        self.spent_s = 0.0
         self._tools = tools
         self._began = tools.clock()
         self._probe = upstream.live.begin()
@@ -51,12 +50,11 @@ class Attempt:
             return
         self._open = False
         now = self._tools.clock()
-        self.spent_s = now - self._began
         live, metrics, label = self.upstream.live, self._tools.metrics, self.upstream.label
         live.end(probe=self._probe)
         self.upstream.provider.gate.leave()
         if error is None:
-            live.answered(self.spent_s * 1000, now)
+            live.answered((now - self._began) * 1000, now)
             if self.first_s is not None:
                 live.stats.first_token.add(self.first_s * 1000, now)
             metrics.attempts.add((label, "ok"))

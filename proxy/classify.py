@@ -1,7 +1,7 @@
 """One table from what a provider says went wrong to one error class: by code, then by type, then by status.
 
-Never by searching prose where a field exists; the two texts below stand in for fields that Anthropic and llama.cpp
-do not have. Evidence for each row: the error references of the providers and recorded answers.
+Never by searching prose where a field exists; the texts below stand in for fields that Anthropic, Google, vLLM and
+Ollama do not have. Evidence for each row: the error references of the providers and recorded answers.
 """
 
 from collections.abc import Mapping
@@ -38,9 +38,9 @@ BY_CODE: Final[dict[str, type[UpstreamError]]] = {
     "server_is_overloaded": OverloadedError,
     "context_length_exceeded": ContextLengthError,
     "exceed_context_size_error": ContextLengthError,
-    "too_many_prompt_tokens": ContextLengthError,
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
+    "invalid_prompt": ContentFilterError,
     "model_not_found": NotFoundError,
     "model_not_supported": NotFoundError,
     "model_decommissioned": NotFoundError,
@@ -56,6 +56,7 @@ BY_TYPE: Final[dict[str, type[UpstreamError]]] = {
     "overloaded_error": OverloadedError,
     "timeout_error": UpstreamTimeoutError,
     "exceed_context_size_error": ContextLengthError,
+    "too_many_prompt_tokens": ContextLengthError,
     "authentication_error": AuthError,
     "permission_error": AuthError,
     "not_found_error": NotFoundError,
@@ -75,18 +76,27 @@ BY_STATUS: Final[dict[int, type[UpstreamError]]] = {
 }
 _BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
     ("prompt is too long", ContextLengthError),
+    ("prompt too long", ContextLengthError),
+    ("input is too long", ContextLengthError),
+    ("maximum context length", ContextLengthError),
+    ("input token count", ContextLengthError),
+    ("input tokens exceeded", ContextLengthError),
     ("credit balance is too low", QuotaError),
     ("incorrect api key", AuthError),
 )
 
 
 class Fault(NamedTuple):
-    """A provider's error in OpenAI's four fields, whatever shape it came in. `type` and `code` may be empty."""
+    """A provider's error in OpenAI's four fields, whatever shape it came in. `type` and `code` may be empty.
+
+    `wait_s` is how long the body asks to wait, None when it does not.
+    """
 
     message: str
     type: str = ""
     code: str = ""
     param: str | None = None
+    wait_s: float | None = None
 
 
 def read_fault(body: bytes) -> Fault:
@@ -108,15 +118,43 @@ def fault_of(found: Any) -> Fault:
     if not isinstance(error, dict):
         return Fault(str(error), code=_word(found.get("code")))
     text = error.get("message") or error.get("detail") or error.get("error") or ""
-    details = error.get("details")
-    stable = details.get("error_code") if isinstance(details, dict) else None
+    stable, wait_s = _details(error)
     param = error.get("param")
     return Fault(
         text if isinstance(text, str) else msgspec.json.encode(text).decode(),
         _word(error.get("type")),
         _word(stable or error.get("code")),
         param if isinstance(param, str) else None,
+        wait_s,
     )
+
+
+def _details(error: dict[str, Any]) -> tuple[str, float | None]:
+    """Return the code and the wait that stand deeper in an error, where providers keep what their `code` lacks."""
+    details, metadata = error.get("details"), error.get("metadata")
+    if isinstance(metadata, dict) and "reasons" in metadata:
+        return "content_filter", None  # OpenRouter's moderation, which says 403 like a wrong key
+    if isinstance(details, dict):
+        return _word(details.get("error_code")), None  # Anthropic
+    code, wait_s = "", None
+    for detail in details if isinstance(details, list) else ():  # Google
+        if not isinstance(detail, dict):
+            continue
+        if detail.get("reason") == "API_KEY_INVALID":
+            code = "invalid_api_key"
+        if "PerDay" in str(detail.get("violations")):
+            code = "insufficient_quota"
+        wait_s = _number(str(detail.get("retryDelay", "")).removesuffix("s")) or wait_s
+    return code, wait_s
+
+
+def _number(text: str) -> float | None:
+    """Return the positive, finite number in `text`, None when it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
 
 
 def _word(value: object) -> str:
@@ -131,7 +169,7 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
             "the upstream answered with a web page, not with JSON", code="upstream_invalid_response"
         )
     found = _class_of(status, fault)
-    wait_s = retry_after_s(headers)
+    wait_s = retry_after_s(headers) or fault.wait_s
     text = scrub(fault.message) if fault.message.lstrip()[:1] != "<" else ""
     text = text or f"the upstream answered with status {status}"
     if found in (QuotaError, RateLimitError, OverloadedError, NotFoundError, ContextLengthError):
@@ -184,12 +222,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     A date is compared with the answer's own `date`, so the clocks need not agree. None when nothing usable is there.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait_s = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        if 0 < wait_s < float("inf"):
-            return wait_s
+        number = _number(headers.get(name, ""))
+        if number is not None:
+            return number * unit
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
         return max(0.0, (until - parsedate_to_datetime(headers.get("date", ""))).total_seconds()) or None

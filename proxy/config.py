@@ -15,6 +15,7 @@ import msgspec
 
 from proxy.errors import KINDS
 from proxy.policy import (
+    FEATURES,
     STRATEGIES,
     Asked,
     Fallback,
@@ -78,7 +79,8 @@ def read_files(directory: Path) -> dict[str, bytes]:
         found = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
-        raise PolicyError([Problem(str(directory), "", error.strerror or "cannot be read")]) from None
+        text = error.strerror or "cannot be read"
+        raise PolicyError([Problem(str(error.filename or directory), "", text)]) from None
     return files
 
 
@@ -158,6 +160,9 @@ def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:
     except ValueError as error:  # TOML and UTF-8 errors are ValueErrors and say the line or the byte
         problems.append(Problem(file, "", str(error)))
         return {}
+    except RecursionError:
+        problems.append(Problem(file, "", "nested too deeply"))
+        return {}
     if not table:
         problems.append(Problem(file, "", "the file is empty"))
     return table
@@ -167,17 +172,17 @@ def _convert(value: Any, to: type[_T], at: tuple[str, str], problems: list[Probl
     try:
         return msgspec.convert(value, to)
     except msgspec.ValidationError as error:
-        problems.append(Problem(*at, _explain(str(error), value)))
+        problems.append(Problem(*at, _explain(str(error), to)))
         return None
 
 
-def _explain(text: str, value: Any) -> str:
-    """Turn msgspec's message into ours: path first, with the nearest valid word."""
+def _explain(text: str, to: type[Any]) -> str:
+    """Turn msgspec's message into ours: path first, with the nearest word that is valid there."""
     what, _, path = text.removesuffix("`").partition(" - at `$")
     where = f"{path.lstrip('.')}: " if path else ""
     word = what.rpartition("`")[0].rpartition("`")[2]
     if what.startswith("Object contains unknown field"):
-        return f"{where}unknown key {word!r}{nearest(word, _KEYS)}"
+        return f"{where}unknown key {word!r}{nearest(word, _keys(to, path))}"
     if what.startswith("Object missing required field"):
         return f"{where}the key {word!r} is missing"
     if what.startswith("Invalid enum value"):
@@ -186,11 +191,22 @@ def _explain(text: str, value: Any) -> str:
     return f"{where}{what[0].lower()}{what[1:]}"
 
 
-_KEYS: Final = {
-    field
-    for row in (ProviderRow, ModelRow, Limits, Price, Latency, Weights, Require, Fallback, Timeouts, Given, Asked)
-    for field in row.__struct_fields__
-} | {*Policy.__struct_fields__, *PolicyTest.__struct_fields__, "provider", "model"}
+_TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "limits": Limits,
+    "price": Price,
+    "latency": Latency,
+    "weights": Weights,
+    "require": Require,
+    "fallback": Fallback,
+    "timeouts": Timeouts,
+    "request": Asked,
+}
+
+
+def _keys(to: type[Any], path: str) -> tuple[str, ...]:
+    """Return the keys that may stand at `path` of a `to`."""
+    fields: tuple[str, ...] = _TABLES.get(path.lstrip("."), to).__struct_fields__
+    return fields
 
 
 def _rows(tables: list[dict[str, Any]], to: type[_T], what: str, problems: list[Problem]) -> dict[str, _T]:
@@ -210,19 +226,20 @@ def _rows(tables: list[dict[str, Any]], to: type[_T], what: str, problems: list[
 
 def _policy(file: str, table: dict[str, Any], problems: list[Problem]) -> Policy | None:
     """Convert a policy; tests one by one, so that a message can name the test and the upstream."""
-    count = len(problems)
-    tests = table.pop("test", [])
+    tests = table.pop("test") if isinstance(table.get("test"), list) else []
     policy = _convert(table, Policy, (file, ""), problems)
-    for number, test in enumerate(tests if isinstance(tests, list) else [], 1):
-        where = f"test {test.get('name', number)!r}" if isinstance(test, dict) else f"test {number}"
-        given = test.get("given", {}) if isinstance(test, dict) else {}
-        for name, state in given.items() if isinstance(given, dict) else ():
-            _convert(state, Given, (file, f"{where}: given {name!r}"), problems)
-        if len(problems) == count:
-            converted = _convert(test, PolicyTest, (file, where), problems)
-            if converted is not None and policy is not None:
-                policy.test.append(converted)
-    return policy if len(problems) == count else None
+    converted = [_test(file, number, test, problems) for number, test in enumerate(tests, 1)]
+    listed = [test for test in converted if test is not None]
+    return None if policy is None else msgspec.structs.replace(policy, test=listed)
+
+
+def _test(file: str, number: int, test: Any, problems: list[Problem]) -> PolicyTest | None:
+    count = len(problems)
+    where = f"test {test.get('name', number)!r}" if isinstance(test, dict) else f"test {number}"
+    given = test.get("given") if isinstance(test, dict) else None
+    for name, state in given.items() if isinstance(given, dict) else ():
+        _convert(state, Given, (file, f"{where}: given {name!r}"), problems)
+    return _convert(test, PolicyTest, (file, where), problems) if len(problems) == count else None
 
 
 def _cross_check(config: Config, problems: list[Problem]) -> None:
@@ -230,6 +247,7 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
         if model.provider not in config.providers:
             text = f"no provider {model.provider!r}{nearest(model.provider, config.providers)}"
             problems.append(Problem(CATALOG, f"model {model.id!r}", text))
+        _check_features(CATALOG, f"model {model.id!r}: features", model.features or (), problems)
     for name, policy in config.policies.items():
         file = f"{name}.toml"
         for pattern in policy.candidates:
@@ -239,10 +257,17 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
         weights = policy.weights
         if weights.cost + weights.latency + weights.quality <= 0:
             problems.append(Problem(file, "weights", "at least one weight must be above zero"))
+        for test in policy.test:
+            _check_features(file, f"test {test.name!r}: needs", test.request.needs, problems)
         for where, upstream in _named(policy):
             if upstream not in config.models:
                 text = f"no upstream {upstream!r} in the catalog{nearest(upstream, config.models)}"
                 problems.append(Problem(file, where, text))
+
+
+def _check_features(file: str, where: str, words: Iterable[str], problems: list[Problem]) -> None:
+    unknown = [word for word in words if word not in FEATURES]
+    problems.extend(Problem(file, where, f"{word!r} is not known{nearest(word, FEATURES)}") for word in unknown)
 
 
 def _named(policy: Policy) -> Iterable[tuple[str, str]]:

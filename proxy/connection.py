@@ -4,7 +4,7 @@ Answers are written as bytes, not as `web.Response` objects; `SENT` tells aiohtt
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,6 +14,11 @@ from proxy.errors import ClientError, ProxyError
 # A whole head, and then a whole body, must be in within these: absolute, so that a byte now and then does not help.
 HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
+# A client that takes nothing for this long has its answer, and the upstream behind it, cut off.
+STALL_S: Final = 60.0
+# After a refusal the rest of a body is read and dropped for this long: closing on unread bytes resets the connection,
+# and the client may never see why it was refused.
+_LINGER_S: Final = 2.0
 # Longer than the 60-75 s of usual load balancers and SDK pools, so that we are not the side that closes first.
 KEEP_ALIVE_S: Final = 90.0
 # Above this, head and body are written one after the other: joining copies the body (2 MB: 0.4 ms).
@@ -45,12 +50,24 @@ class _Sent(web.StreamResponse):
 class Connection(web.RequestHandler):
     """aiohttp's connection with our errors and timers."""
 
-    __slots__ = ("_late",)
+    __slots__ = ("_late", "_server")
+
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=KEEP_ALIVE_S,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for "no access log"
+            auto_decompress=False,
+            lingering_time=_LINGER_S,
+        )
+        self._server = server
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first head."""
         super().connection_made(transport)
-        self._late: asyncio.TimerHandle | None = self._loop.call_later(HEAD_S, self._too_late)
+        self._start_clock()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock."""
@@ -62,7 +79,7 @@ class Connection(web.RequestHandler):
         before = self._request_count
         super().data_received(data)
         if self._request_count == before and not self._request_in_progress and self._late is None and data:
-            self._late = self._loop.call_later(HEAD_S, self._too_late)
+            self._start_clock()
 
     def head_done(self) -> None:
         """Stop the clock: a handler has the request."""
@@ -71,27 +88,50 @@ class Connection(web.RequestHandler):
             self._late = None
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written."""
+        """Wait until the client has taken enough of what was written. Raises ConnectionResetError when it does not."""
         if self._paused:
-            await self._drain_helper()
+            try:
+                async with asyncio.timeout(self._server.stall_s):
+                    await self._drain_helper()
+            except TimeoutError:
+                if self.transport is not None:
+                    self.transport.abort()
+                raise ConnectionResetError("the client stopped reading") from None
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what aiohttp's parser refused. Its own message quotes the bytes it refused, which may be a key."""
         self.head_done()
-        error = ClientError("the request is not valid HTTP", status=status if 400 <= status < 500 else 400)
-        return send(request, error.status, {}, error.body(), close=True)
+        if isinstance(exc, ConnectionError):
+            return _Sent(keep_alive=False)  # not a parser's: a handler met a client that had left
+        error = ClientError("the request is not valid HTTP")
+        return send(request, error.status, self._server.note(error), error.body(), close=True)
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """Say nothing: what a client sent, or that it left, is no event; our own faults are logged by the server."""
+
+    @property
+    def idle(self) -> bool:
+        """True between requests."""
+        return self._waiter is not None and not self._messages and self._late is None
+
+    @property
+    def staying(self) -> bool:
+        """False when the sidecar is about to stop: answers are the last on their connections."""
+        return not self._server.leaving
+
+    def _start_clock(self) -> None:
+        self._late = self._loop.call_later(self._server.head_s, self._too_late)
 
     def _too_late(self) -> None:
         self._late = None
         if self._request_in_progress or self.transport is None:
             return
-        error = ClientError("the request head did not arrive within 10 s", status=408, code="request_timeout")
-        self.transport.write(_head(error.status, {}, len(error.body()), close=True) + error.body())
+        text = f"the request head did not arrive within {self._server.head_s:g} s"
+        error = ClientError(text, status=408, code="request_timeout")
+        body = error.body()
+        self.transport.write(_head(error.status, self._server.note(error), len(body), close=True) + body)
         self.force_close()
 
 
@@ -111,7 +151,7 @@ def send(
     request: web.BaseRequest, status: int, headers: Mapping[str, str], body: bytes, *, close: bool = False
 ) -> web.StreamResponse:
     """Write a whole answer; JSON unless `headers` say otherwise. Values of `headers` must be free of line ends."""
-    close = close or not request.keep_alive
+    close = close or not _keeps(request)
     transport = request.transport
     if transport is not None:
         head = _head(status, headers, len(body), close=close)
@@ -123,6 +163,11 @@ def send(
             transport.write(head)
             transport.write(body)
     return _Sent(keep_alive=not close)
+
+
+def _keeps(request: web.BaseRequest) -> bool:
+    """Say whether the connection stays open behind the answer."""
+    return request.keep_alive and isinstance(request.protocol, Connection) and request.protocol.staying
 
 
 def send_error(request: web.BaseRequest, headers: dict[str, str], error: ProxyError) -> web.StreamResponse:
@@ -146,12 +191,12 @@ class EventStream:
         self._transport = request.transport
         self._protocol: Connection = request.protocol  # type: ignore[assignment]  # the server makes no other
         self._chunked = request.version >= (1, 1)
-        self._keep_alive = request.keep_alive
+        self._keep_alive = self._chunked and _keeps(request)
 
     def start(self, headers: Mapping[str, str], first: bytes) -> None:
         """Write head and first events in one piece, so that no packet waits for another."""
         framing = {"transfer-encoding": "chunked"} if self._chunked else {}
-        head = _head(200, {**headers, **framing}, None, close=not (self._chunked and self._keep_alive))
+        head = _head(200, {**headers, **framing}, None, close=not self._keep_alive)
         self._write(head + self._framed(first))
 
     async def write(self, data: bytes) -> None:
@@ -163,7 +208,7 @@ class EventStream:
         """Write the end of the answer; with `error` as its last event, and then the connection goes, too."""
         last = self._framed(error.event()) if error is not None else b""
         self._write(last + (b"0\r\n\r\n" if self._chunked else b""))
-        return _Sent(keep_alive=self._chunked and self._keep_alive and error is None)
+        return _Sent(keep_alive=self._keep_alive and error is None)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
@@ -175,15 +220,33 @@ class EventStream:
 
 
 class Server(web.Server):
-    """aiohttp's low-level server, making our connections."""
+    """aiohttp's low-level server, making our connections.
+
+    `note` is told of every refusal before there is a request, and returns the headers of its answer.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        note: Callable[[ProxyError], dict[str, str]],
+        *,
+        head_s: float = HEAD_S,
+        stall_s: float = STALL_S,
+    ) -> None:
+        # A client that leaves cancels its handler, and with it the upstream that is being paid for.
+        super().__init__(handler, handler_cancellation=True)
+        self.note = note
+        self.head_s = head_s
+        self.stall_s = stall_s
+        self.leaving = False
+
+    def leave(self) -> None:
+        """Close what is idle, and every other connection after its answer."""
+        self.leaving = True
+        for connection in self.connections:
+            if isinstance(connection, Connection) and connection.idle:
+                connection.force_close()
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
-        return Connection(
-            self,
-            loop=self._loop,
-            keepalive_timeout=KEEP_ALIVE_S,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for "no access log"
-            auto_decompress=False,
-            lingering_time=0,
-        )
+        return Connection(self, self._loop)

@@ -38,7 +38,11 @@ KINDS: Final = (
 # Provider texts are quoted to the client at most this long, and never with anything that looks like a credential.
 _MAX_MESSAGE: Final = 500
 _SECRET: Final = re.compile(
-    r"(?i)\bbearer\s+\S+|\b(?:sk|pk|gsk|xai|hf|ghu|gho|ghp|key)[-_][\w\-*.]{6,}|\bAIza[\w\-]{10,}"
+    r"(?i)\bbearer\s+\S+"
+    r"|\b(?:sk|pk|gsk|csk|xai|hf|fw|ghu|gho|ghp|github_pat|key)[-_][\w\-*.]{6,}"
+    r"|\bAIza[\w\-]{10,}|\bAKIA\w{12,}|\beyJ[\w\-]{10,}[\w\-.]*"
+    # Keys without a prefix, where a provider quotes one: "API key provided: 0123...", "?key=0123...".
+    r"|(?:(?<=key: )|(?<=key=)|(?<=provided: ))(?=\S*\d)[\w\-]{16,}"
 )
 
 

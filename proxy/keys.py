@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.config import Problem
 from proxy.policy import ProviderRow
+
+_SCHEMES: Final = ("http://", "https://")
+# Headers that carry a key wherever they are used.
+_SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"})
 
 
 class Access(NamedTuple):
@@ -24,6 +28,8 @@ def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
         base_url = environ.get(base_url[4:], "").strip()
         if not base_url:
             return Access("", (), "", f"set {row.base_url[4:]} to use it")
+        if not base_url.startswith(_SCHEMES):
+            return Access("", (), "", f"{row.base_url[4:]} does not start with http:// or https://")
     base_url = base_url.rstrip("/")
     if row.api_key is None:
         return Access(base_url, (), "no key needed", None)
@@ -38,6 +44,8 @@ def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
             missing.append(place.partition(":")[2])
     if not found:
         return Access(base_url, (), "", f"set {' or '.join(missing)} to use it")
+    if not all(key.isascii() and key.isprintable() for key in found):
+        return Access(base_url, (), "", f"the key in {' or '.join(used)} is not one line of plain text")
     return Access(base_url, tuple(found), ", ".join(used), None)
 
 
@@ -60,6 +68,11 @@ def check(row: ProviderRow) -> Problem | None:
         if kind not in ("env", "file") or not rest:
             text = 'api_key: a key must not stand in a file; write "env:VARIABLE" or "file:/path"'
             return Problem("catalog.toml", where, text)
-    if not row.base_url.startswith(("http://", "https://", "env:")):
+    for name, value in row.headers.items():
+        if name.lower() in _SECRET_HEADERS:
+            return Problem("catalog.toml", where, f"headers: a key must not stand in a file; say {name} by api_key")
+        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+            return Problem("catalog.toml", where, f"headers: {name!r} is not one line of plain text")
+    if not row.base_url.startswith((*_SCHEMES, "env:")):
         return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
     return None

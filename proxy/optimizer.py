@@ -12,6 +12,7 @@ prices by the same number changes nothing. When all are equal every part is 0; n
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 from proxy.policy import Policy, Weights
@@ -69,7 +70,7 @@ def decide(route: Route, strategy: str, ask: Ask) -> Decision:
         else:
             excluded.append(verdict)
     order = STRATEGIES[strategy](able, route.policy.weights, ask)
-    order.sort(key=_score)
+    order.sort(key=attrgetter("score"))
     return Decision(order, _chain(route, order, ask), excluded)
 
 
@@ -94,14 +95,16 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
 
 
 def _chain(route: Route, order: list[Scored], ask: Ask) -> list[Upstream]:
-    """Best first; behind a primary with a chain of its own in the policy, that chain."""
-    if not order:
-        return []
-    primary = order[0].upstream
-    fixed = route.chains.get(primary.name)
-    if fixed is None:
-        return [scored.upstream for scored in order]
-    return [primary, *(one for one in fixed if one is not primary and judge(one, route.policy, ask) is None)]
+    """Best first; behind a primary with a chain of its own in the policy, that chain.
+
+    When no candidate may be asked, the first with such a chain is taken for asked and failed: the chain answers.
+    """
+    best = [scored.upstream for scored in order]
+    for primary in best[:1] or route.candidates:
+        fixed = route.chains.get(primary.name)
+        if fixed is not None:
+            return [*best[:1], *(one for one in fixed if one is not primary and judge(one, route.policy, ask) is None)]
+    return best
 
 
 def _cheapest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
@@ -135,7 +138,8 @@ def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list
         latency = 0.0 if ms == least_ms else 1.0 - least_ms / ms
         quality = 0.0 if (one.quality or 0.0) == best else 1.0 - (one.quality or 0.0) / best
         score = (weights.cost * cost + weights.latency * latency + weights.quality * quality) / total
-        scored.append(Scored(one, score, (cost, latency, quality)))
+        # Rounded, so that scores that differ by the last bit of a float are a tie and the policy's order stands.
+        scored.append(Scored(one, round(score, 9), (cost, latency, quality)))
     return scored
 
 
@@ -151,11 +155,6 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "quality": ("quality",),
     "balanced": ("cost", "latency", "quality"),
 }
-
-
-def _score(scored: Scored) -> float:
-    # Rounded, so that numbers that differ by the last bit of a float are a tie and the policy's order stands.
-    return round(scored.score, 9)
 
 
 def _usd(upstream: Upstream) -> float:

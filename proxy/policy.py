@@ -22,8 +22,11 @@ Kind = Literal[
     "not_found",
     "invalid_request",
 ]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+# What a request may need and a model may offer: `proxy.wire` reads these from requests.
+FEATURES: Final = ("tools", "vision", "json_schema")
+# Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 

@@ -9,7 +9,7 @@ import msgspec
 from proxy import wire
 from proxy.adapter import StreamParser
 from proxy.attempt import Attempt, Timing, Tools
-from proxy.errors import ProxyError, UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -32,65 +32,60 @@ class StreamAnswer:
     def __init__(self, attempt: Attempt, received: Received, parser: StreamParser, timing: Timing) -> None:
         self.attempt = attempt
         self.first = b""
-        self.fault: UpstreamError | None = None
+        self._fault: UpstreamError | None = None
         self._received = received
         self._parser = parser
         self._timing = timing
         self._ended = False
-        self._error: BaseException | None = None
 
     @property
     def finish(self) -> str | None:
         """Return the finish reason, None until it is known."""
         return self._parser.finish
 
-    async def begin(self) -> None:
-        """Read up to the first content and hold it in `first`. Raises UpstreamError when there is none."""
-        held = b""
-        while not self._parser.started:
+    async def begin(self, data: bytes) -> None:
+        """Read on from `data` to the first content, and hold it in `first`. Raises UpstreamError when there is none."""
+        while True:
             try:
-                held += await self._step(self._timing.first_by)
-            except UpstreamTimeoutError:
-                raise UpstreamTimeoutError("the upstream sent no content in time") from None
+                self.first += self._feed(data)
             except UpstreamError as error:
                 if not self._parser.started:
                     raise
                 # Content and fault came in one piece: the content counts, whatever the packets were.
-                self.fault = error
-                held += error.before
-            if self._ended:
+                self.first += self._failed(error)
+            if self._parser.started or self._ended:
                 break
-        self.first = held
+            data = await self._received.next(self._timing.first_by)
         self.attempt.speaks()
 
     async def next(self) -> bytes:
         """Return the client's next bytes, b"" after the end. Raises UpstreamError when the stream cannot go on."""
-        if self.fault is not None:
-            raise self._interrupted(self.fault)
         while not self._ended:
+            if self._fault is not None:
+                raise self._interrupted(self._fault)
             try:
-                if out := await self._step(self._timing.idle_by()):
-                    return out
+                out = self._feed(await self._received.next(self._timing.idle_by()))
             except UpstreamError as error:
-                if self._parser.finish is not None:
-                    self._ended = True  # all was said; only the goodbye is missing
-                    return error.before + self._parser.close()
-                self.fault = error
-                if error.before:
-                    return error.before
-                raise self._interrupted(error) from error
+                out = self._failed(error)
+            if out:
+                return out
         return b""
 
-    async def _step(self, by: float) -> bytes:
-        data = await self._received.next(by)
-        if data:
-            out = self._parser.feed(data)
-            if not self._parser.done:
-                return out
-            self._ended = True
-            return out + self._parser.close()
+    def _feed(self, data: bytes) -> bytes:
+        """Return the client's bytes for `data`; b"" is the end of the upstream's."""
+        out = self._parser.feed(data) if data else b""
+        if data and not self._parser.done:
+            return out
         self._ended = True
-        return self._parser.close()
+        return out + self._parser.close()
+
+    def _failed(self, error: UpstreamError) -> bytes:
+        """Return what was whole before the fault. After the finish reason only the goodbye is missing: a clean end."""
+        self._ended = self._parser.finish is not None
+        if self._ended:
+            return error.before + self._parser.close()
+        self._fault = error
+        return error.before
 
     def _interrupted(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told in mid-stream."""
@@ -98,12 +93,11 @@ class StreamAnswer:
             error.code = "deadline_exceeded" if self._timing.spent() else "upstream_idle_timeout"
         elif error.code in ("upstream_truncated", "upstream_disconnected"):
             error.code = "upstream_interrupted"
-        self._error = error
-        return error
+        return _keyless(error, self.attempt.upstream)
 
     def close(self) -> None:
         """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
-        error = self._error or (None if self._ended else ConnectionResetError("the client left"))
+        error = self._fault or (None if self._ended else ConnectionResetError("the client left"))
         self.attempt.usage = self._parser.usage
         self.attempt.close(error)
         if error is None:
@@ -134,18 +128,28 @@ class Walk:
 
     async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
-        policy = self.route.policy
-        for place, upstream in enumerate(chain):
+        waiting = iter(chain)
+        upstream = next(waiting)
+        while True:
             try:
                 return await self._attempt(upstream)
             except UpstreamError as error:
                 self.failed.append((upstream, error))
-                more = fall_back and self.attempts < policy.fallback.attempts and place + 1 < len(chain)
-                more = more and (error.unsent or error.kind in self.route.on) and not self._timing.spent()
-                self._note(upstream, error, chain[place + 1] if more else None)
-                if not more:
-                    raise self._last(error) from error
-        raise AssertionError("an empty chain is refused before the walk")
+                # Whoever has begun to rest since the decision is passed over.
+                able = (one for one in waiting if one.live.refuses(self.tools.clock()) is None)
+                following = next(able, None) if fall_back and self._may_go_on(error) else None
+                self._note(upstream, error, following)
+                if following is None:
+                    # An upstream that was never asked has not answered: the last one that was asked has.
+                    told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
+                    told.metadata = self._history()
+                    raise told from None
+                upstream = following
+
+    def _may_go_on(self, error: UpstreamError) -> bool:
+        """Say whether the policy lets another upstream be asked after `error`."""
+        more = self.attempts < self.route.policy.fallback.attempts and not self._timing.spent()
+        return more and (error.unsent or error.kind in self.route.on)
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
@@ -166,6 +170,8 @@ class Walk:
             )
             return await self._read(attempt, received)
         except BaseException as error:
+            if isinstance(error, UpstreamError):
+                _keyless(error, upstream)
             if isinstance(error, UpstreamTimeoutError) and timing.spent():
                 error.code = "deadline_exceeded"
             attempt.close(error)
@@ -180,23 +186,25 @@ class Walk:
         adapter = upstream.provider.adapter
         if received.status != 200:
             raise adapter.parse_error(received.status, received.headers, await received.read(timing.first_by))
-        if request.stream and received.is_stream:
-            stream = StreamAnswer(attempt, received, adapter.stream(request, upstream.target), timing)
-            await stream.begin()
-            return stream
-        body = await received.read(timing.deadline)
-        if request.stream and not body.lstrip().startswith(b"{"):
-            # Events under another content type: some servers say application/json.
-            parser = adapter.stream(request, upstream.target)
-            body = parser.feed(body) + parser.close()
-            attempt.usage, finish = parser.usage, parser.finish
-        else:
-            reply = adapter.parse(body, request, upstream.target)
-            attempt.usage, finish, body = reply.usage, reply.finish, reply.body
-            if request.stream:
-                body = _reframed(body, include_usage=request.include_usage)
+        if not request.stream:
+            return self._whole(attempt, await received.read(timing.deadline))
+        # What it is, its first byte says: servers send events as JSON and JSON as events.
+        data = await received.next(timing.first_by)
+        if data.lstrip()[:1] in (b"{", b"<"):
+            return self._whole(attempt, data + await received.read(timing.deadline))
+        stream = StreamAnswer(attempt, received, adapter.stream(request, upstream.target), timing)
+        await stream.begin(data)
+        return stream
+
+    def _whole(self, attempt: Attempt, body: bytes) -> Answer:
+        request, upstream = self.request, attempt.upstream
+        reply = upstream.provider.adapter.parse(body, request, upstream.target)
+        body = reply.body
+        if request.stream:
+            body = _reframed(body, include_usage=request.include_usage)
+        attempt.usage = reply.usage
         attempt.close(None)
-        return Answer(attempt, body, finish)
+        return Answer(attempt, body, reply.finish)
 
     def _note(self, upstream: Upstream, error: UpstreamError, following: Upstream | None) -> None:
         if following is not None:
@@ -208,22 +216,28 @@ class Walk:
             policy=self.route.name,
             upstream=short(upstream.name),
             kind=error.kind,
-            code=error.code,
+            code=short(error.code or "") or None,
             status=error.status,
-            message=error.message,
             next=short(following.name) if following is not None else None,
         )
 
-    def _last(self, error: UpstreamError) -> ProxyError:
-        """Return the error for the client: the last one, with what happened before it."""
-        if len(self.failed) > 1:
-            error.metadata = {
-                "attempts": [
-                    {"upstream": upstream.name, "kind": one.kind, "code": one.code, "message": one.message}
-                    for upstream, one in self.failed
-                ]
-            }
-        return error
+    def _history(self) -> dict[str, object] | None:
+        """Return what the client is told of the attempts; None when there was only the one."""
+        if len(self.failed) < 2:
+            return None
+        return {
+            "attempts": [
+                {"upstream": short(upstream.name), "kind": error.kind, "code": error.code, "message": error.message}
+                for upstream, error in self.failed
+            ]
+        }
+
+
+def _keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
+    """Take the provider's own keys out of its words, whatever they look like."""
+    for key in upstream.provider.access.keys:
+        error.message = error.message.replace(key, "[redacted]")
+    return error
 
 
 def _reframed(body: bytes, *, include_usage: bool) -> bytes:

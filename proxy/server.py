@@ -6,6 +6,7 @@ it, and close the attempt exactly once.
 
 import asyncio
 import traceback
+from collections.abc import Awaitable, Callable
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -23,7 +24,7 @@ from proxy.wire import decode_chat
 
 
 class Sidecar:
-    """All doors of one process. `ready` and `draining` are what /readyz tells."""
+    """All doors of one process. `ready` is what /readyz tells; `shutting_down` ends what is still under way."""
 
     def __init__(self, gateway: Gateway, admission: Admission, *, admin: bool) -> None:
         self.gateway = gateway
@@ -46,23 +47,25 @@ class Sidecar:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request on the main port."""
-        return await self._handle(request, self._main)
+        return await self._handle(request, self._main, self.admission)
 
-    async def handle_admin(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request on the admin port."""
-        return await self._handle(request, self._admin)
+    def admin(self, admission: Admission) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+        """Return what answers requests on an admin port."""
+        return lambda request: self._handle(request, self._admin, admission)
 
-    async def _handle(self, request: web.BaseRequest, doors: dict[str, Doors]) -> web.StreamResponse:
+    async def _handle(
+        self, request: web.BaseRequest, doors: dict[str, Doors], admission: Admission
+    ) -> web.StreamResponse:
         """The outermost handler: nothing gets past it."""
         protocol = request.protocol
         if isinstance(protocol, Connection):
             protocol.head_done()
-        request_id = f"{self._prefix}{next(self._ids)}"
+        request_id = self._next_id()
         try:
+            admission.check_caller(request.headers)
             return await self._enter(request, request_id, doors)
         except ProxyError as error:
             refusal = error
-            self.tools.log("refused", self.tools.wall(), request_id=request_id, status=error.status, code=error.code)
         except ConnectionError:
             raise  # the client left: aiohttp closes the connection
         except Exception as error:
@@ -71,13 +74,21 @@ class Sidecar:
             fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
             self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
             refusal = ProxyError("the sidecar failed; its log says where")
+        return send_error(request, self.note(refusal, request_id), refusal)
+
+    def note(self, refusal: ProxyError, request_id: str = "") -> dict[str, str]:
+        """Count and log a request that never got to a policy; returns the headers of its answer."""
+        request_id = request_id or self._next_id()
         self.tools.metrics.requests.add(("none", "none", str(refusal.status)))
-        return send_error(request, {"x-request-id": request_id}, refusal)
+        self.tools.log("refused", self.tools.wall(), request_id=request_id, status=refusal.status, code=refusal.code)
+        return {"x-request-id": request_id}
+
+    def _next_id(self) -> str:
+        return f"{self._prefix}{next(self._ids)}"
 
     async def _enter(self, request: web.BaseRequest, request_id: str, doors: dict[str, Doors]) -> web.StreamResponse:
         path = raw_path(request)
         method = "GET" if request.method == "HEAD" else request.method
-        self.admission.check_caller(request.headers)
         free = self._free.get(path)
         if free is not None and method in free:
             return await free[method](request, request_id)
@@ -91,11 +102,22 @@ class Sidecar:
         door = methods.get(method)
         if door is None:
             allowed = ", ".join(methods)
-            raise ClientError(f"{path} takes {allowed}, not {method[:20]}", status=405, code="method_not_allowed")
+            text = f"{path[:200]} takes {allowed}, not {request.method[:20]}"
+            refusal = ClientError(text, status=405, code="method_not_allowed")
+            return send_error(request, {**self.note(refusal, request_id), "allow": allowed}, refusal)
         return await door(request, request_id)
 
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """The main door: read, decode, decide, route, relay; the books are closed once, at the end."""
+        """The main door. Whoever is inside is waited for when the sidecar stops."""
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a handler always runs in one
+        self.in_flight.add(task)
+        try:
+            return await self._answer(http, request_id)
+        finally:
+            self.in_flight.discard(task)
+
+    async def _answer(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        """Read, decode, decide, route, relay; the books are closed once, at the end."""
         began = self.tools.clock()
         body = await self.admission.read(http)
         request = decode_chat(body, int(self.tools.wall()))
@@ -103,8 +125,6 @@ class Sidecar:
         plan = self.gateway.plan(request, said)
         walk = self.gateway.walk(request, plan, request_id, said)
         visit = Visit(request, request_id, plan, walk, began)
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a handler always runs in one
-        self.in_flight.add(task)
         try:
             visit.answer = await self.gateway.go(walk, plan, said)
             if isinstance(visit.answer, StreamAnswer):
@@ -114,9 +134,14 @@ class Sidecar:
         except ProxyError as error:
             visit.error, visit.status = error, error.status
             return send_error(http, visit.headers(), error)
+        except asyncio.CancelledError:
+            if not self.shutting_down:
+                raise
+            visit.error = _shutting_down()
+            visit.status = visit.error.status
+            return send_error(http, visit.headers(), visit.error)
         finally:
             # No await here: a client that has all it wanted may cancel us, and the books must close first.
-            self.in_flight.discard(task)
             if isinstance(visit.answer, StreamAnswer):
                 visit.answer.close()
             visit.record(self.tools)
@@ -133,15 +158,19 @@ class Sidecar:
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
-            visit.error = ProxyError("the sidecar is shutting down", status=503, code="shutting_down")
+            visit.error = _shutting_down()
         visit.status = 200
         return stream.end(visit.error)
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:
-            raise ProxyError("draining", status=503, code="shutting_down")
+            raise _shutting_down()
         return send_json(http, request_id, {"status": "ok"})
 
     async def _status(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         own = {"ready": self.ready, "in_flight": len(self.in_flight)}
         return send_json(http, request_id, {**self.gateway.status(), **own})
+
+
+def _shutting_down() -> ProxyError:
+    return ProxyError("the sidecar is shutting down", status=503, code="shutting_down")

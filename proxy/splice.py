@@ -91,12 +91,17 @@ def set_value(body: bytes, name: bytes, new: bytes) -> bytes:
 
 
 def rename(body: bytes, name: bytes, new_name: bytes) -> bytes:
-    """Return `body` with the top-level key `name` called `new_name`; unchanged when it is not there."""
+    """Return `body` with the top-level key `name` called `new_name`; unchanged when it is not there.
+
+    Where `new_name` is there already, it stands, and `name` goes: no decoder may have to choose.
+    """
     if b'"' + name + b'"' not in body and not _ESCAPED_LETTER.search(body):
         return body
     member = find(body, name)
     if member is None:
         return body
+    if find(body, new_name) is not None:
+        return remove(body, name)
     return body[: member.key] + b'"' + new_name + b'"' + body[member.key_end :]
 
 

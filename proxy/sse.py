@@ -32,7 +32,7 @@ def frame(data: bytes) -> bytes:
 class Decoder:
     """Splits a byte stream into events. One per stream; keeps at most MAX_EVENT bytes."""
 
-    __slots__ = ("_buffer", "_data", "_name", "_size", "_start")
+    __slots__ = ("_buffer", "_data", "_name", "_size", "_start", "_too_long")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -40,9 +40,13 @@ class Decoder:
         self._data: list[bytes] = []
         self._size = 0
         self._start = True
+        self._too_long = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events completed by `data`. Raises UnavailableError for an event over MAX_EVENT."""
+        """Return the events completed by `data`. Raises UnavailableError for an event over MAX_EVENT, but not before
+        the events ahead of it were returned.
+        """
+        self._check()
         buffer = self._buffer + data if self._buffer else data
         if self._start:
             if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
@@ -59,20 +63,28 @@ class Decoder:
         else:
             lines = buffer.split(b"\n")
             self._buffer = lines.pop()
-        if len(self._buffer) + self._size > MAX_EVENT:
-            raise UnavailableError("the upstream sent an event over 1 MiB", code="upstream_invalid_event")
         events: list[Event] = []
         for line in lines:
             self._line(line, events)
+            if self._size > MAX_EVENT:
+                break
+        self._too_long = len(self._buffer) + self._size > MAX_EVENT
+        if not events:
+            self._check()
         return events
 
     def close(self) -> list[Event]:
-        """Return what the end of the bytes completes: at most one event."""
+        """Return what the end of the bytes completes: at most one event. Raises like `feed`."""
+        self._check()
         events: list[Event] = []
         for line in (self._buffer.rstrip(b"\r"), b""):
             self._line(line, events)
         self._buffer = b""
         return events
+
+    def _check(self) -> None:
+        if self._too_long:
+            raise UnavailableError("the upstream sent an event over 1 MiB", code="upstream_invalid_event")
 
     def _line(self, line: bytes, events: list[Event]) -> None:
         if not line:
@@ -85,8 +97,6 @@ class Decoder:
         value = value.removeprefix(b" ")
         if field == b"data":
             self._size += len(value)
-            if self._size > MAX_EVENT:
-                raise UnavailableError("the upstream sent an event over 1 MiB", code="upstream_invalid_event")
             self._data.append(value)
         elif field == b"event":
             self._name = value

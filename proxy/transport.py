@@ -57,11 +57,6 @@ class Received:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
-    @property
-    def is_stream(self) -> bool:
-        """True when the answer says it is server-sent events."""
-        return "event-stream" in self.headers.get("content-type", "")
-
     async def next(self, by: float) -> bytes:
         """Return the next bytes, b"" at the end. Raises UpstreamTimeoutError past `by`, UnavailableError when cut."""
         try:

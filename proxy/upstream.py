@@ -10,9 +10,9 @@ from typing import Final, Literal
 from aiolimiter import AsyncLimiter
 
 from proxy.adapter import Adapter, Target
-from proxy.errors import UpstreamError
+from proxy.errors import RateLimitError, UpstreamError
 from proxy.keys import Access
-from proxy.policy import Limits, ModelRow, ProviderRow
+from proxy.policy import Limits, ModelRow, Price, ProviderRow
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
 from proxy.wire import Usage
 
@@ -85,6 +85,8 @@ class Live:
         elif error.kind in ("timeout", "unavailable", "overloaded"):
             self.stats.failed(now)
             self._failures += 1
+            if self._trips and now < self.resting_until:
+                return  # begun before the trip: one outage, however many were under way, doubles nothing
             if self._failures >= TRIP_AFTER or self._trips:
                 self._trips += 1
                 self._rest(error, min(MAX_REST_S, 2.0 ** (self._trips - 1)), now)
@@ -128,7 +130,12 @@ class Gate:
         return None
 
     async def enter(self, tokens: int) -> None:
-        """Take a place. Call it right after `refuses` said None; then it does not wait."""
+        """Take a place, at once. Raises RateLimitError with `unsent` when there is none, be it since `refuses`."""
+        full = self.refuses(tokens)
+        if full is not None:
+            error = RateLimitError(f"the sidecar keeps to its own {full}")
+            error.unsent = True
+            raise error
         self.in_flight += 1
         if self._requests is not None:
             await self._requests.acquire(1)
@@ -178,8 +185,7 @@ class Upstream:
         self.quality = row.quality
         self.features = None if row.features is None else frozenset(row.features)
         self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
-        # Three input tokens for one of output: the blend the field compares models by. None when unpriced.
-        self.usd_per_mtok = None if row.price is None else (3 * row.price.input + row.price.output) / 4
+        self.usd_per_mtok = None if row.price is None else blend(row.price)
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
@@ -198,6 +204,12 @@ class Upstream:
         plain = max(0, usage.input - usage.cached - usage.cache_write)
         spent = plain * price.input + usage.cached * cached + usage.cache_write * write + usage.output * price.output
         return spent / 1e6
+
+
+def blend(price: Price) -> float:
+    """Return USD per million tokens at three input tokens for one of output, as the field compares models."""
+    # Twelve digits, so that prices that differ by the last bit of a float are equal.
+    return float(f"{(3 * price.input + price.output) / 4:.12g}")
 
 
 def live_for(row: ModelRow | None, random: Random) -> Live:

@@ -80,5 +80,6 @@ class Visit:
 
 
 def _plain(name: str) -> str:
-    """Return `name` fit for a header: made-up model names may hold anything."""
+    """Return `name` fit for a header: made-up model names may hold anything, and any amount of it."""
+    name = short(name)
     return name if name.isascii() and name.isprintable() else quote(name, safe="/:@.-_ ")

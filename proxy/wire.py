@@ -67,7 +67,6 @@ class ChatRequest(msgspec.Struct, frozen=True):
     model: str
     mode: ResponseMode
     include_usage: bool
-    has_stream_options: bool
     needs: frozenset[str]
     agent_turn: bool
     input_tokens: int
@@ -122,7 +121,6 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         model=envelope.model,
         mode=ResponseMode.STREAM if stream else ResponseMode.COMPLETE,
         include_usage=bool(options is not None and options.include_usage),
-        has_stream_options=options is not None or b'"stream_options"' in body,
         needs=_needs(envelope, body),
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
@@ -297,45 +295,56 @@ class ChunkWriter:
         return self._head + b',"choices":[],"usage":' + msgspec.json.encode(usage_object(usage)) + b"}\n\n"
 
 
-class _WholeMessage(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[dict[str, msgspec.Raw]] | None = None
+_NULL: Final = msgspec.Raw(b"null")
+_NOTHING: Final = (_NULL, msgspec.Raw(b"[]"))
+_ROLE: Final = msgspec.Raw(b'"assistant"')
 
 
 class _WholeChoice(msgspec.Struct):
-    message: _WholeMessage
+    message: dict[str, msgspec.Raw]
     index: int = 0
     finish_reason: str | None = None
+    logprobs: msgspec.Raw = _NULL
 
 
 class _Whole(msgspec.Struct):
     choices: list[_WholeChoice]
-    id: str = "chatcmpl-0"
-    model: str = ""
-    created: int = 0
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def as_stream(body: bytes, *, include_usage: bool) -> bytes:
-    """Return a whole completion as the stream the client asked for. Raises msgspec.DecodeError."""
-    whole = msgspec.json.decode(body, type=_Whole)
-    head = {"id": whole.id, "object": "chat.completion.chunk", "created": whole.created, "model": whole.model}
+    """Return a whole completion as the stream the client asked for, with all its fields. Raises msgspec.DecodeError."""
+    choices = msgspec.json.decode(body, type=_Whole).choices
+    head: dict[str, object] = {"id": "chatcmpl-0", "created": 0, "model": "", **_fields.decode(body)}
+    head["object"] = "chat.completion.chunk"
+    usage = head.pop("usage", _NULL)
+    if include_usage:
+        head["usage"] = None
     events = []
-    for choice in whole.choices:
-        message = choice.message
-        delta = {
-            name: value for name in message.__struct_fields__ if (value := getattr(message, name)) not in (None, [])
-        }
-        delta["role"] = "assistant"
-        for index, call in enumerate(delta.get("tool_calls", ())):
-            call["index"] = msgspec.Raw(msgspec.json.encode(index))
-        for step, finish in ((delta, None), ({}, choice.finish_reason or "stop")):
-            events.append(
-                {**head, "choices": [{"index": choice.index, "delta": step, "logprobs": None, "finish_reason": finish}]}
-            )
-    if include_usage and whole.usage != msgspec.Raw(b"null"):
-        events.append({**head, "choices": [], "usage": whole.usage})
-    return b"".join([b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]) + b"data: [DONE]\n\n"
+    for choice in choices:
+        delta = _delta(choice.message)
+        for step, logprobs, finish in (delta, choice.logprobs, None), ({}, _NULL, choice.finish_reason or "stop"):
+            said = {"index": choice.index, "delta": step, "logprobs": logprobs, "finish_reason": finish}
+            events.append({**head, "choices": [said]})
+    if include_usage and usage != _NULL:
+        events.append({**head, "choices": [], "usage": usage})
+    lines = [_one_line(msgspec.json.encode(event)) for event in events]
+    return b"".join([b"data: " + line + b"\n\n" for line in (*lines, b"[DONE]")])
+
+
+def _delta(message: dict[str, msgspec.Raw]) -> dict[str, object]:
+    """Return a whole message as the one delta that says it all; its tool calls are numbered, as deltas must be."""
+    delta: dict[str, object] = {"role": _ROLE}
+    delta.update((name, value) for name, value in message.items() if value not in _NOTHING)
+    if "tool_calls" in delta:
+        calls = enumerate(_objects.decode(message["tool_calls"]))
+        delta["tool_calls"] = [{**call, "index": index} for index, call in calls]
+    return delta
+
+
+def _one_line(json: bytes) -> bytes:
+    """Return JSON without line ends: outside of strings they mean nothing, inside they cannot be."""
+    return json.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in json or b"\r" in json else json

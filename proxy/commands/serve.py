@@ -37,16 +37,16 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(app: App) -> int:
     raise_file_limit()
     await app.start()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
     for line in app.lines():
         tell(line)
     # What is loaded now stays; the collector need not look at it again. Worst pause 33 -> 2.7 ms.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, app.reload)
     await stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, os._exit, 1)  # a second signal means now
