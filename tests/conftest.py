@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from proxy.app import App, Options
 from tests.fake_upstream import FakeUpstream, Play
 
 CHAT: dict[str, Any] = {"model": "test", "messages": [{"role": "user", "content": "Hello"}]}
+STREAM: dict[str, Any] = {**CHAT, "stream": True}
 
 
 class Sidecar:
@@ -47,6 +48,63 @@ class Sidecar:
         sent = {name.replace("_", "-"): text for name, text in headers.items()}
         async with self.session.get(self.app.address + path, headers=sent) as response:
             return Got(response.status, dict(response.headers), await response.read())
+
+    @asynccontextmanager
+    async def connect(self, address: str = "") -> AsyncIterator["Wire"]:
+        """Open a plain connection, to send bytes that no client library would."""
+        host, _, port = (address or self.app.address).removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            yield Wire(reader, writer)
+        finally:
+            writer.close()
+
+    async def raw(self, data: bytes) -> "Got":
+        """Send `data` on a connection of its own and read one answer."""
+        async with self.connect() as wire:
+            return await wire.ask(data)
+
+
+class Wire:
+    """A connection to the sidecar, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, data: bytes, *, head: bool = False) -> "Got":
+        """Send `data` and read one answer; with `head`, only its head."""
+        self.writer.write(data)
+        async with asyncio.timeout(5):
+            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {
+                name.lower(): text.strip() for name, _, text in (line.partition(":") for line in lines[1:] if line)
+            }
+            body = b"" if head else await self._body(headers)
+        return Got(int(lines[0].split()[1]), headers, body)
+
+    async def closed(self) -> bool:
+        """Wait until the sidecar closes the connection; False when it says more first."""
+        async with asyncio.timeout(5):
+            return await self.reader.read() == b""
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if "content-length" in headers:
+            return await self.reader.readexactly(int(headers["content-length"]))
+        if "transfer-encoding" not in headers:
+            return await self.reader.read()
+        body = b""
+        while size := int(await self.reader.readline(), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        await self.reader.readline()
+        return body
+
+
+def request(body: bytes | None = None, *lines: str, path: str = "/v1/chat/completions", method: str = "") -> bytes:
+    """A whole HTTP/1.1 request as bytes; POST with a JSON body, else GET. `lines` are more header lines."""
+    length = [] if body is None else ["content-type: application/json", f"content-length: {len(body)}"]
+    head = [f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1", "host: 127.0.0.1", *length, *lines]
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + (body or b"")
 
 
 class Got(msgspec.Struct):
@@ -153,3 +211,11 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not true():
             await asyncio.sleep(0.001)
+
+
+def check_error(got: Got, status: int, code: str | None) -> None:
+    """An OpenAI error with this status and code, and the four keys that every one has."""
+    assert (got.status, got.error["code"]) == (status, code), got.body
+    assert {"message", "type", "param", "code"} <= got.error.keys()
+    assert got.headers["content-type"] == "application/json"
+    assert got.headers["x-request-id"]
