@@ -1,8 +1,9 @@
 """Fixtures: scripted upstreams, a whole sidecar on a free port, and a plain HTTP client. Nothing is patched."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,14 @@ class Sidecar:
         """POST `body` (an object, or bytes as they are) and read the whole answer. _ in header names means -."""
         data = body if isinstance(body, bytes) else msgspec.json.encode(CHAT if body is None else body)
         sent = {"content-type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
-        async with self.session.post(self.app.address + path, data=data, headers=sent) as response:
-            return Got(response.status, dict(response.headers), await response.read())
+        async with self.session.post(self.app.address + path, data=BytesIO(data), headers=sent) as response:
+            return Got(response.status, lower(response.headers), await response.read())
 
     async def get(self, path: str, **headers: str) -> "Got":
         """GET `path` and read the whole answer."""
         sent = {name.replace("_", "-"): text for name, text in headers.items()}
         async with self.session.get(self.app.address + path, headers=sent) as response:
-            return Got(response.status, dict(response.headers), await response.read())
+            return Got(response.status, lower(response.headers), await response.read())
 
     @asynccontextmanager
     async def connect(self, address: str = "") -> AsyncIterator["Wire"]:
@@ -107,8 +108,13 @@ def request(body: bytes | None = None, *lines: str, path: str = "/v1/chat/comple
     return "\r\n".join([*head, "", ""]).encode("latin-1") + (body or b"")
 
 
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Header names in lower case."""
+    return {name.lower(): text for name, text in headers.items()}
+
+
 class Got(msgspec.Struct):
-    """An answer, read to its end."""
+    """An answer, read to its end. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -139,12 +145,19 @@ class Got(msgspec.Struct):
         return "".join(said)
 
 
+def toml(value: Any) -> str:
+    """`value` as TOML, tables inline."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(inner)}" for name, inner in value.items()) + " }"
+    return msgspec.json.encode(value).decode()
+
+
 def catalog(*upstreams: FakeUpstream | str, **fields: Any) -> str:
     """A catalog with the providers p0, p1, ... each offering the model m, dearer and better from one to the next."""
     rows = []
-    for number, upstream in enumerate(upstreams):
+    for number, upstream in enumerate(upstreams or (NOWHERE,)):
         url = upstream if isinstance(upstream, str) else upstream.url
-        extra = "".join(f"{name} = {msgspec.json.encode(value).decode()}\n" for name, value in fields.items())
+        extra = "".join(f"{name} = {toml(value)}\n" for name, value in fields.items())
         rows.append(
             f'[[provider]]\nname = "p{number}"\nbase_url = "{url}"\n{extra}\n'
             f'[[model]]\nprovider = "p{number}"\nid = "m"\nquality = {5 + number}\n'
@@ -154,6 +167,8 @@ def catalog(*upstreams: FakeUpstream | str, **fields: Any) -> str:
     return "\n".join(rows)
 
 
+# For tests that ask no upstream: port 9 is the one that discards.
+NOWHERE = "http://127.0.0.1:9/v1"
 # The policy of most tests: ask p0, then p1, ...
 IN_ORDER = 'strategy = "cheapest"\n'
 
@@ -209,7 +224,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[StartSidecar]:
 async def until(true: Callable[[], bool]) -> None:
     """Let the event loop run until `true()`; fails after 5 s."""
     async with asyncio.timeout(5):
-        while not true():
+        while not true():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.001)
 
 

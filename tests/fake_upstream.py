@@ -5,6 +5,7 @@ Raw asyncio, so that it can do what no HTTP library would: half a head, a reset,
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -27,11 +28,13 @@ class Play(NamedTuple):
     """One answer: `pieces` are written in turn, each in a write of its own; then `then` happens.
 
     `then`: "keep" keeps the connection open for the next request, "close" closes it, "reset" aborts it,
-    "hang" does nothing more until the client leaves.
+    "hang" does nothing more until the client leaves, "drip" writes the last piece again and again until then.
+    An `early` answer does not wait for the request's body.
     """
 
     pieces: Sequence[bytes]
     then: str = "keep"
+    early: bool = False
 
 
 def reply(body: bytes, status: int = 200, content_type: str = "application/json", **headers: str) -> Play:
@@ -98,8 +101,9 @@ def stream(*pieces: bytes, then: str = "keep", end: bool = True, content_type: s
 class FakeUpstream:
     """Plays `plays` in order, the last one again and again. `requests` is what came, `open` how many are connected."""
 
-    def __init__(self, *plays: Play, stray: bytes = b"") -> None:
+    def __init__(self, *plays: Play, stray: bytes = b"", tls: ssl.SSLContext | None = None) -> None:
         self.plays = list(plays) or [completion()]
+        self._tls = tls
         self.requests: list[Request] = []
         self.open = 0
         self.connections = 0
@@ -115,10 +119,10 @@ class FakeUpstream:
     @property
     def url(self) -> str:
         """The base URL for a provider row."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -150,8 +154,8 @@ class FakeUpstream:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, path, _ = head[0].split(" ", 2)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
         play = self.plays[min(len(self.requests), len(self.plays) - 1)]
+        body = b"" if play.early else await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(Request(method, path, headers, body))
         self.arrived.set()
         for piece in play.pieces:
@@ -159,12 +163,17 @@ class FakeUpstream:
             await writer.drain()
             await asyncio.sleep(0)
             await self.go_on.wait()
-        if play.then == "hang":
-            await reader.read()
-            return False
-        if play.then == "reset":
-            writer.transport.abort()
-            return False
         if play.then == "keep" and self._stray:
             writer.write(self._stray)
+        return await self._end(play, reader, writer)
+
+    async def _end(self, play: Play, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if play.then == "hang":
+            await reader.read()
+        if play.then == "reset":
+            writer.transport.abort()
+        while play.then == "drip":
+            writer.write(play.pieces[-1])
+            await writer.drain()
+            await asyncio.sleep(0.01)
         return play.then == "keep"
