@@ -63,7 +63,7 @@ def build(
 
     `load` finds an adapter by name, `access` address and keys of a provider. Raises PolicyError.
     """
-    random = random or Random()  # noqa: S311  # jitter, not a secret
+    random = random or Random()  # noqa: S311  # nosec B311  # jitter, not a secret
     registry, problems = Registry(), list[Problem]()
     for name, row in config.providers.items():
         adapter = _adapter(row, load, problems)
