@@ -178,8 +178,9 @@ def _convert(value: Any, to: type[_T], at: tuple[str, str], problems: list[Probl
 
 def _explain(text: str, to: type[Any]) -> str:
     """Turn msgspec's message into ours: path first, with the nearest word that is valid there."""
-    what, _, path = text.removesuffix("`").partition(" - at `$")
-    where = f"{path.lstrip('.')}: " if path else ""
+    what, _, path = text.partition(" - at `$")
+    path = path.removesuffix("`").lstrip(".")
+    where = f"{path}: " if path else ""
     word = what.rpartition("`")[0].rpartition("`")[2]
     if what.startswith("Object contains unknown field"):
         return f"{where}unknown key {word!r}{nearest(word, _keys(to, path))}"
@@ -205,7 +206,7 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
 
 def _keys(to: type[Any], path: str) -> tuple[str, ...]:
     """Return the keys that may stand at `path` of a `to`."""
-    fields: tuple[str, ...] = _TABLES.get(path.lstrip("."), to).__struct_fields__
+    fields: tuple[str, ...] = _TABLES.get(path, to).__struct_fields__
     return fields
 
 
