@@ -46,7 +46,10 @@ def members(body: bytes) -> list[Member]:
 def find(body: bytes, name: bytes) -> Member | None:
     """Return the top-level member called `name`, or None. With a repeated key, the last one, as decoders see it."""
     quoted = b'"' + name + b'"'
-    if body.count(quoted) == 1 and not _ESCAPED_LETTER.search(body):
+    times = body.count(quoted)
+    if times <= 1 and not _ESCAPED_LETTER.search(body):
+        if not times:
+            return None
         # Exactly one place spells it and no escape could spell it otherwise. It is the top-level key if it stands
         # at depth one, which the first key always does: true for most SDKs, and saves walking the whole body.
         key = body.index(quoted)
