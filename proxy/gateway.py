@@ -144,7 +144,7 @@ class Gateway:
         names = self.generation.routes.names()
         shown = ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
         return ClientError(
-            f"the model {model[:200]!r} does not exist{nearest(model, names) if len(names) > 12 else ''}; "
+            f"the model {model[:200]!r} does not exist{nearest(model[:200], names) if len(names) > 12 else ''}; "
             f"there are: {shown or 'none'}",
             status=404,
             param="model",

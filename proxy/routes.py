@@ -15,6 +15,8 @@ from proxy.upstream import Upstream
 
 # Names a client made up are remembered up to this many; past it they are looked up anew each time.
 _REMEMBERED: Final = 1024
+# ... and only if they are no longer than this: 80 names of 4 MB took 700 MB.
+_LONGEST: Final = 256
 # What a name that no policy answers is served by: its header and metrics say "direct".
 DIRECT: Final = "direct"
 
@@ -58,7 +60,7 @@ class Routes:
         route = self.policies.get(model) or self._known.get(model)
         if route is None:
             route = self._look_up(model)
-            if route is not None and len(self._known) < _REMEMBERED:
+            if route is not None and len(self._known) < _REMEMBERED and len(model) <= _LONGEST:
                 self._known[model] = route
         return route
 

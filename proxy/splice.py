@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 _SPACE: Final = b" \t\r\n"
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^,}\]\s]+")
-_NESTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_NESTED: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # A key can be spelled with escapes ("mod\u0065l"). No letter of our keys needs another block than \u005x-\u007x.
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
 
