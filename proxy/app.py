@@ -204,8 +204,10 @@ class App:
     async def _watch(self) -> None:
         """Reload when the files' content changes. A broken directory changes nothing and is reported once."""
         while True:
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes with what it waits for.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._reload_now.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._reload_now.wait()
             self._reload_now.clear()
             self.check_files()
 
@@ -214,6 +216,7 @@ class App:
         try:
             files = self._files()
             if digest(files) == self._seen:
+                self._refused = ""  # the directory is there: should it go, that is news again
                 return
             changed = self.gateway.install(self._with_demo(self._load(files)))
         except PolicyError as error:

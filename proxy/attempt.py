@@ -85,7 +85,8 @@ class Timing:
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float], client_s: float | None, *, stream: bool) -> None:
         """Start now. `client_s` is how long the client waits: for a stream's next event, or for a whole answer."""
-        patience = float("inf") if client_s is None else client_s
+        # A tenth earlier than the client gives up: an error with a reason, or somebody else's answer, beats silence.
+        patience = float("inf") if client_s is None else 0.9 * client_s
         self._clock = clock
         self._idle_s = timeouts.idle
         self._first_s = min(timeouts.first_event_s, patience) if stream else timeouts.answer_s

@@ -104,6 +104,9 @@ def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
     tables = {name: _parse(name, data, problems) for name, data in files.items()}
     facts = _convert(tables.pop(CATALOG, None) or {}, _Catalog, (CATALOG, ""), problems) or _Catalog()
     providers = _rows(facts.provider, ProviderRow, "provider", problems)
+    problems.extend(
+        Problem(CATALOG, f"provider {name!r}", "the name must not contain a slash") for name in providers if "/" in name
+    )
     models = _rows(facts.model, ModelRow, "model", problems)
     policies = {}
     for name, table in tables.items():
@@ -213,7 +216,7 @@ def _keys(to: type[Any], path: str) -> tuple[str, ...]:
 def _rows(tables: list[dict[str, Any]], to: type[_T], what: str, problems: list[Problem]) -> dict[str, _T]:
     rows: dict[str, _T] = {}
     for number, table in enumerate(tables, 1):
-        called = table.get("name") or table.get("id") or f"number {number}"
+        called = table.get("name") or table.get("id")
         where = f"{what} {called!r}" if isinstance(called, str) else f"{what} number {number}"
         row = _convert(table, to, (CATALOG, where), problems)
         if row is None:

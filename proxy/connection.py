@@ -41,7 +41,9 @@ class _Sent(web.StreamResponse):
         self._keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing."""
+        """Wait until the client has taken enough of it: nobody piles up answers by asking and not reading."""
+        if isinstance(request.protocol, Connection):
+            await request.protocol.drain()
 
     async def write_eof(self, data: Any = b"") -> None:
         """Do nothing."""
@@ -71,38 +73,38 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock."""
-        self.head_done()
+        self._stop_clock()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; start the clock when a head has begun and is not complete."""
+        """Parse; the clock runs while a head has begun and is not complete."""
         before = self._request_count
         super().data_received(data)
-        if self._request_count == before and not self._request_in_progress and self._late is None and data:
+        if self._request_count != before:
+            self._stop_clock()
+            reading = self._current_request
+            if reading is not None and not reading.content.is_eof():
+                # aiohttp queues its complaint about a body behind the handler that waits for that body.
+                reading.content.set_exception(web.RequestPayloadError())
+        elif self.idle:
             self._start_clock()
-
-    def head_done(self) -> None:
-        """Stop the clock: a handler has the request."""
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written. Raises ConnectionResetError when it does not."""
-        if self._paused:
+        while self._paused and (transport := self.transport) is not None:
+            waiting = transport.get_write_buffer_size()
             try:
                 async with asyncio.timeout(self._server.stall_s):
                     await self._drain_helper()
             except TimeoutError:
-                if self.transport is not None:
-                    self.transport.abort()
-                raise ConnectionResetError("the client stopped reading") from None
+                if transport.get_write_buffer_size() >= waiting:
+                    transport.abort()
+                    raise ConnectionResetError("the client stopped reading") from None
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what aiohttp's parser refused. Its own message quotes the bytes it refused, which may be a key."""
-        self.head_done()
         if isinstance(exc, ConnectionError):
             return _Sent(keep_alive=False)  # not a parser's: a handler met a client that had left
         error = ClientError("the request is not valid HTTP")
@@ -114,7 +116,7 @@ class Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """True between requests."""
-        return self._waiter is not None and not self._messages and self._late is None
+        return self._waiter is not None and not self._waiter.done() and self._late is None
 
     @property
     def staying(self) -> bool:
@@ -124,9 +126,14 @@ class Connection(web.RequestHandler):
     def _start_clock(self) -> None:
         self._late = self._loop.call_later(self._server.head_s, self._too_late)
 
+    def _stop_clock(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
     def _too_late(self) -> None:
         self._late = None
-        if self._request_in_progress or self.transport is None:
+        if self.transport is None:
             return
         text = f"the request head did not arrive within {self._server.head_s:g} s"
         error = ClientError(text, status=408, code="request_timeout")
@@ -205,10 +212,10 @@ class EventStream:
         await self._protocol.drain()
 
     def end(self, error: ProxyError | None) -> web.StreamResponse:
-        """Write the end of the answer; with `error` as its last event, and then the connection goes, too."""
+        """Write the end of the answer, with `error` as its last event. The connection stays: its framing is whole."""
         last = self._framed(error.event()) if error is not None else b""
         self._write(last + (b"0\r\n\r\n" if self._chunked else b""))
-        return _Sent(keep_alive=self._keep_alive and error is None)
+        return _Sent(keep_alive=self._keep_alive)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data

@@ -99,9 +99,11 @@ class Gateway:
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
-        if not plan.decision.chain:
+        # Without fallback the chain of a primary that rests must not answer for it, either.
+        chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
+        if not chain:
             raise self._nobody(plan)
-        return await walk.go(plan.decision.chain, fall_back=overrides.fallback)
+        return await walk.go(chain, fall_back=overrides.fallback)
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""

@@ -31,38 +31,45 @@ def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
         if not base_url.startswith(_SCHEMES):
             return Access("", (), "", f"{row.base_url[4:]} does not start with http:// or https://")
     base_url = base_url.rstrip("/")
-    if row.api_key is None:
+    if not row.api_key:
         return Access(base_url, (), "no key needed", None)
     wanted = [row.api_key] if isinstance(row.api_key, str) else row.api_key
-    found, missing, used = [], [], []
+    found, used = list[str](), list[str]()
+    missing, unread = list[str](), list[str]()
     for place in wanted:
-        key = _read(place, environ)
+        name, key = place.partition(":")[2], _read(place, environ)
         if key:
             found.append(key)
-            used.append(place.partition(":")[2])
+            used.append(name)
         else:
-            missing.append(place.partition(":")[2])
+            (unread if key is None else missing).append(name)
     if not found:
-        return Access(base_url, (), "", f"set {' or '.join(missing)} to use it")
+        why = [f"set {' or '.join(missing)} to use it"] if missing else []
+        return Access(base_url, (), "", "; ".join([*why, *(f"{name} cannot be read" for name in unread)]))
     if not all(key.isascii() and key.isprintable() for key in found):
         return Access(base_url, (), "", f"the key in {' or '.join(used)} is not one line of plain text")
     return Access(base_url, tuple(found), ", ".join(used), None)
 
 
-def _read(place: str, environ: Mapping[str, str]) -> str:
+def _read(place: str, environ: Mapping[str, str]) -> str | None:
+    """Return the key at `place`: "" when nothing is there, None when what is there cannot be read."""
     kind, _, where = place.partition(":")
     if kind == "env":
         return environ.get(where, "").strip()
     try:
         # An editor or `echo` leaves a line end; it is not part of the key.
         return Path(where).read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError):
         return ""
+    except (OSError, ValueError):  # no right to it, a directory, not UTF-8, a path that no file can have
+        return None
 
 
 def check(row: ProviderRow) -> Problem | None:
     """Return what is wrong with the `api_key` or `base_url` of `row`, never quoting a value that may be a secret."""
     where = f"provider {row.name!r}"
+    if row.api_key == []:
+        return Problem("catalog.toml", where, "api_key: the list is empty; a server without keys leaves it out")
     for place in [row.api_key] if isinstance(row.api_key, str) else row.api_key or []:
         kind, _, rest = place.partition(":")
         if kind not in ("env", "file") or not rest:
@@ -73,6 +80,6 @@ def check(row: ProviderRow) -> Problem | None:
             return Problem("catalog.toml", where, f"headers: a key must not stand in a file; say {name} by api_key")
         if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
             return Problem("catalog.toml", where, f"headers: {name!r} is not one line of plain text")
-    if not row.base_url.startswith((*_SCHEMES, "env:")):
+    if not row.base_url.startswith((*_SCHEMES, "env:")) or row.base_url == "env:":
         return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
     return None

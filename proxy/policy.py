@@ -22,8 +22,8 @@ Kind = Literal[
     "not_found",
     "invalid_request",
 ]
-# What a request may need and a model may offer: `proxy.wire` reads these from requests.
-FEATURES: Final = ("tools", "vision", "json_schema")
+# What a request may need and a model may offer: `proxy.wire` reads needs from requests.
+FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "files", "reasoning")
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

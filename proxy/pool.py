@@ -38,12 +38,12 @@ class LateError(Exception):
 
 
 class Link(BaseProtocol):
-    """One connection. `by` is when the present wait ends, in the event loop's time; `used` that it has answered before.
+    """One connection. `by` is when the present wait ends, in the event loop's time; `heard` that something came back.
 
     `broken` is what ended it; what had come in before can still be read.
     """
 
-    __slots__ = ("_answer", "_asked", "_waiter", "body", "broken", "by", "idle_since", "poisoned", "retires", "used")
+    __slots__ = ("_answer", "_asked", "_waiter", "body", "broken", "by", "heard", "idle_since", "poisoned", "retires")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, retires: float) -> None:
         super().__init__(loop, None)
@@ -54,10 +54,10 @@ class Link(BaseProtocol):
         self._asked = False
         self.body: StreamReader | None = None
         self.broken: BaseException | None = None
+        self.heard = False
         self.by = 0.0
         self.idle_since = 0.0
         self.retires = retires
-        self.used = False
 
     def fit(self, now: float) -> bool:
         """Say whether another request may use this connection."""
@@ -71,6 +71,7 @@ class Link(BaseProtocol):
         if transport is None:
             raise aiohttp.ServerDisconnectedError
         self._asked = True
+        self.heard = False
         if len(body) < READ_AHEAD:
             transport.write(head + body)
         else:  # joining would copy a big body once more
@@ -105,7 +106,6 @@ class Link(BaseProtocol):
             return False
         self._answer = self.body = None
         self._asked = False
-        self.used = True
         return True
 
     def close(self) -> None:
@@ -132,6 +132,7 @@ class Link(BaseProtocol):
             self._poison()
             return
         fresh = self._answer is None
+        self.heard = True
         try:
             messages = self._parser.feed_data(data)[0]
         except HttpProcessingError as error:
@@ -209,7 +210,7 @@ class Pool:
         self._idle: dict[URL, deque[Link]] = {}
         self._busy: set[Link] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._random = random or Random()  # noqa: S311  # spreads ages, hides nothing
+        self._random = random or Random()  # noqa: S311  # nosec B311  # spreads ages, hides nothing
 
     async def close(self) -> None:
         """Close all connections."""
@@ -235,7 +236,8 @@ class Pool:
         """Return a new connection. Raises aiohttp's connection errors."""
         request = ClientRequest("POST", origin, loop=self._loop)
         # The connector's own `connect` would also count the connection as its own, and wait for its end at the close.
-        protocol = await self._connector._create_connection(request, [], aiohttp.ClientTimeout(sock_connect=connect_s))
+        timeout = aiohttp.ClientTimeout(sock_connect=connect_s, ceil_threshold=1e9)
+        protocol = await self._connector._create_connection(request, [], timeout)
         transport = protocol.transport
         if transport is None:
             raise aiohttp.ServerDisconnectedError

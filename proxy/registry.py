@@ -10,7 +10,7 @@ from proxy.adapter import Adapter
 from proxy.config import CATALOG, Config, PolicyError, Problem, nearest
 from proxy.keys import Access, check
 from proxy.policy import ModelRow, ProviderRow
-from proxy.upstream import Gate, Provider, Upstream, live_for
+from proxy.upstream import Gate, MadeUp, Provider, Upstream, live_for
 
 
 class Registry:
@@ -70,8 +70,8 @@ def build(
         old = previous.providers.get(name) if previous is not None else None
         if adapter is not None:
             gate = old.gate if old is not None and old.gate.limits == row.limits else Gate(row.limits)
-            live = old.live if old is not None else live_for(None, random)
-            registry.providers[name] = Provider(row, adapter, access(row), gate, live)
+            unlisted = old.made_up if old is not None else MadeUp(random)
+            registry.providers[name] = Provider(row, adapter, access(row), gate, unlisted)
     if problems:
         raise PolicyError(problems)
     for model in config.models.values():
@@ -82,8 +82,9 @@ def build(
 
 
 def made_up(provider: Provider, model: str) -> Upstream:
-    """Return an upstream for a model that the catalog does not list: no price, no quality, shared live numbers."""
-    return Upstream(ModelRow(provider=provider.name, id=model), provider, provider.live, f"{provider.name}/*")
+    """Return an upstream for a model that the catalog does not list: no price, no quality."""
+    row = ModelRow(provider=provider.name, id=model)
+    return Upstream(row, provider, provider.made_up.live(model), f"{provider.name}/*")
 
 
 def _adapter(row: ProviderRow, load: Callable[[str], Adapter], problems: list[Problem]) -> Adapter | None:

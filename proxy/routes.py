@@ -9,14 +9,13 @@ from typing import Final
 import msgspec
 
 from proxy.config import Config, matching
-from proxy.policy import Policy
+from proxy.policy import Policy, Require
 from proxy.registry import Registry, made_up
-from proxy.upstream import Upstream
+from proxy.upstream import LONGEST_NAME, Upstream
 
-# Names a client made up are remembered up to this many; past it they are looked up anew each time.
+# Names a client made up are remembered up to this many, and to LONGEST_NAME (80 names of 4 MB took 700 MB); others
+# are looked up anew each time.
 _REMEMBERED: Final = 1024
-# ... and only if they are no longer than this: 80 names of 4 MB took 700 MB.
-_LONGEST: Final = 256
 # What a name that no policy answers is served by: its header and metrics say "direct".
 DIRECT: Final = "direct"
 
@@ -60,7 +59,7 @@ class Routes:
         route = self.policies.get(model) or self._known.get(model)
         if route is None:
             route = self._look_up(model)
-            if route is not None and len(self._known) < _REMEMBERED and len(model) <= _LONGEST:
+            if route is not None and len(self._known) < _REMEMBERED and len(model) <= LONGEST_NAME:
                 self._known[model] = route
         return route
 
@@ -77,8 +76,8 @@ class Routes:
             return self._pinned(upstream)
         provider_name, _, rest = model.partition("/")
         provider = self.registry.providers.get(provider_name)
-        if provider is not None and rest and not provider.access.off:
-            return self._pinned(made_up(provider, rest))
+        if provider is not None and rest:
+            return self._pinned(made_up(provider, rest))  # though it be off: then the refusal says why
         offers = tuple(upstream for upstream in self.registry if upstream.row.id == model)
         if any(not upstream.provider.access.off for upstream in offers):
             return bind(DIRECT, Policy(), self.registry, offers)
@@ -88,10 +87,11 @@ class Routes:
         return bind(DIRECT, Policy(), self.registry, offers) if offers else None
 
     def _pinned(self, upstream: Upstream) -> Route:
-        """Only `upstream`, then what the first policy lists behind it."""
+        """Only `upstream`, then what the first policy lists behind it. Who names it does not ask what it must have."""
         for route in self.policies.values():
             if upstream.name in route.chains:
-                return bind(route.name, route.policy, self.registry, (upstream,))
+                policy = msgspec.structs.replace(route.policy, require=Require())
+                return bind(route.name, policy, self.registry, (upstream,))
         return bind(DIRECT, Policy(), self.registry, (upstream,))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.connection import Connection, EventStream, send, send_error
+from proxy.connection import EventStream, send, send_error
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway
@@ -57,9 +57,6 @@ class Sidecar:
         self, request: web.BaseRequest, doors: dict[str, Doors], admission: Admission
     ) -> web.StreamResponse:
         """The outermost handler: nothing gets past it."""
-        protocol = request.protocol
-        if isinstance(protocol, Connection):
-            protocol.head_done()
         request_id = self._next_id()
         try:
             admission.check_caller(request.headers)

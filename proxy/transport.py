@@ -106,7 +106,7 @@ class Transport:
             try:
                 return await self._ask(origin, link, head, body, by)
             except _FOREIGN as error:
-                if isinstance(error, LateError | HttpProcessingError):
+                if link.heard or isinstance(error, LateError):
                     raise _translated(error, "the upstream did not answer in time") from error
         try:
             link = await self._open(origin, connect_s, by)
@@ -116,6 +116,8 @@ class Transport:
 
     async def _open(self, origin: URL, connect_s: float, by: float) -> Link:
         wait_s = min(connect_s, by - asyncio.get_running_loop().time())
+        if wait_s <= 0:  # which aiohttp would take for "no limit"
+            raise LateError
         try:
             return await self.pool.open(origin, wait_s)
         except aiohttp.ClientConnectorError as error:

@@ -26,6 +26,10 @@ MAX_WAIT_S: Final = 300.0
 BARE_WAIT_S: Final = 2.0
 QUOTA_WAIT_S: Final = 300.0
 
+# So many models that no catalog lists have live numbers of their own, if their names are no longer than this.
+MOST_MADE_UP: Final = 64
+LONGEST_NAME: Final = 256
+
 Breaker = Literal["standby", "tripped", "recovering"]
 
 
@@ -147,18 +151,38 @@ class Gate:
         self.in_flight -= 1
 
 
+class MadeUp:
+    """The live parts of models that a catalog does not list. Clients choose those names, so only a few have their own;
+    the rest share one.
+    """
+
+    __slots__ = ("_own", "_random", "_shared")
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._own: dict[str, Live] = {}
+        self._shared = live_for(None, random)
+
+    def live(self, model: str) -> Live:
+        """Return the live part of `model`."""
+        own = self._own.get(model)
+        if own is None and len(self._own) < MOST_MADE_UP and len(model) <= LONGEST_NAME:
+            own = self._own[model] = live_for(None, self._random)
+        return own or self._shared
+
+
 class Provider:
     """One account at one provider. `headers` rotates over its keys."""
 
-    __slots__ = ("_headers", "_turn", "access", "adapter", "gate", "live", "name", "row")
+    __slots__ = ("_headers", "_turn", "access", "adapter", "gate", "made_up", "name", "row")
 
-    def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, live: Live) -> None:
+    def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, made_up: "MadeUp") -> None:
         self.row = row
         self.name = row.name
         self.adapter = adapter
         self.access = access
         self.gate = gate
-        self.live = live  # shared by models that are not in the catalog
+        self.made_up = made_up
         common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
         self._headers = [{**common, **adapter.auth(key)} for key in access.keys or (None,)]
         self._turn = 0

@@ -1,5 +1,6 @@
 """What is told about one request: the headers of its answer, its log line, its counters. Never what was said in it."""
 
+from typing import Final
 from urllib.parse import quote
 
 from proxy.attempt import Tools
@@ -10,7 +11,9 @@ from proxy.router import Answer, StreamAnswer, Walk
 from proxy.wire import ChatRequest
 
 # nginx's word for "the client left before its answer did".
-CLIENT_LEFT = 499
+CLIENT_LEFT: Final = 499
+# A header names at most this many dropped parameters.
+_LISTED: Final = 20
 
 
 class Visit:
@@ -39,8 +42,8 @@ class Visit:
         }
         if answer is not None:
             headers["x-sidecar-upstream"] = _plain(answer.attempt.upstream.name)
-            if answer.attempt.rendered.dropped:
-                headers["x-sidecar-dropped"] = ", ".join(answer.attempt.rendered.dropped)
+            if dropped := answer.attempt.rendered.dropped:
+                headers["x-sidecar-dropped"] = ", ".join(map(_plain, dropped[:_LISTED]))
         elif walk.failed:
             headers["x-sidecar-upstream"] = _plain(walk.failed[-1][0].name)
         if self._request.stream and answer is not None:
@@ -80,6 +83,6 @@ class Visit:
 
 
 def _plain(name: str) -> str:
-    """Return `name` fit for a header: made-up model names may hold anything, and any amount of it."""
+    """Return a client's `name` fit for a header: it may hold anything, and any amount of it."""
     name = short(name)
     return name if name.isascii() and name.isprintable() else quote(name, safe="/:@.-_ ")

@@ -58,7 +58,7 @@ class Sidecar:
         try:
             yield Wire(reader, writer)
         finally:
-            writer.close()
+            writer.transport.abort()
 
     async def raw(self, data: bytes) -> "Got":
         """Send `data` on a connection of its own and read one answer."""

@@ -6,6 +6,7 @@ from proxy import adapter
 from proxy.config import Config, PolicyError
 from proxy.keys import Access
 from proxy.registry import Registry, build, made_up
+from proxy.upstream import MOST_MADE_UP
 
 from .upstream_words import catalog, config, registry, upstream
 
@@ -70,7 +71,7 @@ def test_live_numbers_survive_a_reload() -> None:
         assert new is not None
         assert (old is not None and new.live is old.live) is (name == "a/m")
     assert after.providers["a"].gate is before.providers["a"].gate
-    assert after.providers["a"].live is before.providers["a"].live
+    assert after.providers["a"].made_up is before.providers["a"].made_up
 
 
 def test_new_limits_are_a_new_gate() -> None:
@@ -90,15 +91,25 @@ def test_jitter_is_random_unless_said() -> None:
     assert len(build(Config({}, {}, {}, ""), adapter.load, lambda row: Access("", (), "", None))) == 0
 
 
-def test_a_made_up_model_shares_what_its_provider_knows() -> None:
-    """No price, no quality, and one bounded label for all of them."""
+def test_a_made_up_model_has_live_numbers_of_its_own() -> None:
+    """No price, no quality, one bounded label for all of them; but what one did is not held against another."""
     owner = registry(config(KEYLESS)).providers["a"]
 
     first, second = made_up(owner, "x/y"), made_up(owner, "z")
 
     assert (first.name, first.target.model, first.label, second.label) == ("a/x/y", "x/y", "a/*", "a/*")
-    assert first.live is second.live is owner.live
+    assert first.live is made_up(owner, "x/y").live is not second.live
     assert first.usd_per_mtok is None
+
+
+def test_made_up_models_cannot_fill_the_memory() -> None:
+    """Past a few dozen names, and for very long ones, live numbers are shared."""
+    owner = registry(config(KEYLESS)).providers["a"]
+
+    long, *others = [made_up(owner, "x" * 300).live, *(made_up(owner, str(n)).live for n in range(MOST_MADE_UP))]
+
+    assert len({id(live) for live in others}) == MOST_MADE_UP
+    assert made_up(owner, "one more").live is long
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.conftest import CHAT, STREAM, Got, Sidecar, StartSidecar, StartUpstream, until
-from tests.fake_upstream import DONE, USAGE, Play, chunk, completion, error, events, stream
+from tests.fake_upstream import DONE, USAGE, Play, chunk, completion, error, events, reply, stream
 
 # Twelve events: role, eight words, finish reason, usage, [DONE]. Content begins with the second.
 TWELVE = events("a", "b", "c", "d", "e", "f", "g", "h")
@@ -244,3 +244,11 @@ async def test_a_fault_after_the_client_has_left_is_nobodys(sidecar: StartSideca
     metrics = (await running.get("/metrics")).body.decode()
     assert 'sidecar_attempts_total{upstream="p0/m",outcome="unavailable"} 1' in metrics
     assert running.log("request")[0]["error"] == "server_error"
+
+
+async def test_a_whole_answer_without_a_message_is_no_stream(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """A whole answer to a stream request is re-framed; what has nothing to frame is the upstream's fault."""
+    asked, other = await upstream(reply(b'{"choices":[{"text":"Hi"}]}')), await upstream(stream(*events("from B")))
+    got = await (await sidecar(asked)).post(STREAM)
+    assert (got.status, got.error["code"]) == (502, "upstream_invalid_response")
+    assert (await (await sidecar(asked, other)).post(STREAM)).text == "from B"

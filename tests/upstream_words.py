@@ -11,7 +11,7 @@ from proxy.keys import Access
 from proxy.policy import Limits, ModelRow, Policy, ProviderRow
 from proxy.registry import Registry, build
 from proxy.routes import Route, bind
-from proxy.upstream import Gate, Live, Provider, Upstream, live_for
+from proxy.upstream import Gate, Live, MadeUp, Provider, Upstream, live_for
 
 
 class Steady(Random):
@@ -31,7 +31,7 @@ def live(jitter: float = 0.0) -> Live:
 
 def provider(name: str = "a", *, off: str | None = None, keys: tuple[str, ...] = (), **fields: Any) -> Provider:
     row = msgspec.convert({"name": name, "base_url": "http://x", **fields}, ProviderRow)
-    return Provider(row, adapter.load("openai"), Access("http://x", keys, "", off), Gate(row.limits), live())
+    return Provider(row, adapter.load("openai"), Access("http://x", keys, "", off), Gate(row.limits), MadeUp(Steady()))
 
 
 def upstream(name: str, *, off: str | None = None, limits: dict[str, int] | None = None, **fields: Any) -> Upstream:

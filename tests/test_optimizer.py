@@ -1,0 +1,335 @@
+"""Whom a policy prefers, whom it leaves out, and why. Nothing is called, time is an argument."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from proxy.errors import RateLimitError
+from proxy.optimizer import PARTS, STRATEGIES, Ask, Decision, decide
+from proxy.policy import STRATEGIES as NAMES
+from proxy.routes import Route
+from proxy.upstream import Upstream
+
+from .upstream_words import route, upstream
+
+NOW = Ask(now=10.0)
+
+
+def order(found: Decision) -> list[str]:
+    return [scored.upstream.name for scored in found.order]
+
+
+def chain(found: Decision) -> list[str]:
+    return [one.name for one in found.chain]
+
+
+def scores(found: Decision) -> dict[str, float]:
+    return {scored.upstream.name: scored.score for scored in found.order}
+
+
+def excluded(found: Decision) -> dict[str, tuple[str, str]]:
+    return {one.upstream.name: (one.why, one.reason) for one in found.excluded}
+
+
+def rated(name: str, usd: float | None = None, ms: float = 1000, quality: float | None = None) -> Upstream:
+    """An upstream with these numbers; input and output cost the same."""
+    price = None if usd is None else {"input": usd, "output": usd}
+    return upstream(name, price=price, latency={"p50_ms": ms}, quality=quality)
+
+
+def three(**fields: Any) -> Route:
+    """a is cheap, b is quick, c is good."""
+    return route(rated("a/m", 1, 400, 5), rated("b/m", 2, 100, 6), rated("c/m", 4, 200, 10), **fields)
+
+
+def rest(one: Upstream, wait_s: float = 60) -> Upstream:
+    """Let `one` rest from NOW on."""
+    one.live.failed(RateLimitError("slow", retry_after_s=wait_s), NOW.now)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("strategy", "first_to_last", "parts"),
+    [
+        ("cheapest", ["a/m", "b/m", "c/m"], [(1,), (2,), (4,)]),
+        ("fastest", ["b/m", "c/m", "a/m"], [(100,), (200,), (400,)]),
+        ("quality", ["c/m", "b/m", "a/m"], [(10,), (6,), (5,)]),
+    ],
+)
+def test_each_strategy_prefers_one_number(strategy: str, first_to_last: list[str], parts: list[tuple[float]]) -> None:
+    """Best first, all of them, with the number that decided; the chain is the order."""
+    found = decide(three(), strategy, NOW)
+
+    assert order(found) == chain(found) == first_to_last
+    for scored, part in zip(found.order, parts, strict=True):
+        assert scored.parts == pytest.approx(part)
+    assert found.excluded == []
+
+
+def test_balanced_is_the_documented_formula() -> None:
+    """0.5 x cost + 0.3 x latency + 0.2 x quality, each how many times worse than the best."""
+    found = decide(three(), "balanced", NOW)
+
+    parts = {scored.upstream.name: scored.parts for scored in found.order}
+    assert parts["a/m"] == pytest.approx((0, 1 - 100 / 400, 1 - 5 / 10))
+    assert parts["b/m"] == pytest.approx((1 - 1 / 2, 0, 1 - 6 / 10))
+    assert parts["c/m"] == pytest.approx((1 - 1 / 4, 1 - 100 / 200, 0))
+    assert scores(found) == pytest.approx({"a/m": 0.325, "b/m": 0.33, "c/m": 0.525})
+    assert order(found) == ["a/m", "b/m", "c/m"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "first"),
+    [
+        ({"cost": 1, "latency": 0, "quality": 0}, "a/m"),
+        ({"cost": 0, "latency": 1, "quality": 0}, "b/m"),
+        ({"cost": 0, "latency": 0, "quality": 1}, "c/m"),
+        ({"cost": 0.4, "latency": 0.4, "quality": 0.2}, "b/m"),
+    ],
+)
+def test_weights_are_settable(weights: dict[str, float], first: str) -> None:
+    """What a policy weighs decides; only the proportions count."""
+    found = decide(three(weights=weights), "balanced", NOW)
+    larger = decide(three(weights={name: 7 * value for name, value in weights.items()}), "balanced", NOW)
+
+    assert order(found)[0] == first
+    assert scores(larger) == pytest.approx(scores(found))
+
+
+def test_a_slightly_dearer_model_is_only_slightly_worse() -> None:
+    """Ratios, not spans: 1 % of the price is 1 % of the weight, so a much better model wins."""
+    found = decide(route(rated("a/m", 1.00, quality=5), rated("b/m", 1.01, quality=10)), "balanced", NOW)
+
+    assert order(found) == ["b/m", "a/m"]
+    assert scores(found) == pytest.approx({"b/m": 0.5 * (1 - 1 / 1.01), "a/m": 0.2 * 0.5})
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("numbers", [(1, 100, 5), (0, 100, 0), (None, 100, None)])
+def test_equal_upstreams_keep_the_policys_order(strategy: str, numbers: tuple[Any, Any, Any]) -> None:
+    """Priced, free or unpriced: nothing is divided by zero, and nobody is moved."""
+    names = ["z/m", "a/m", "y/m", "b/m"]
+    found = decide(route(*(rated(name, *numbers) for name in names), candidates=names), strategy, NOW)
+
+    assert order(found) == names
+    assert strategy != "balanced" or set(scores(found).values()) == {0.0}
+
+
+def test_scores_that_differ_by_the_last_bit_are_a_tie() -> None:
+    """What is equal on paper is equal: 0.1 + 0.2 is 0.3."""
+    found = decide(route(rated("a/m", 0.1 + 0.2, 100, 7), rated("b/m", 0.3, 100.0 + 1e-9, 7)), "balanced", NOW)
+
+    assert order(found) == ["a/m", "b/m"]
+    assert len(set(scores(found).values())) == 1
+
+
+@pytest.mark.parametrize("strategy", ["cheapest", "balanced"])
+@pytest.mark.parametrize("usd", [0.0, 1.0, 1e6])
+def test_an_unknown_price_is_never_the_cheapest(strategy: str, usd: float) -> None:
+    """Unknown is not free: it is as dear as anything can be."""
+    found = decide(route(rated("a/m", None), rated("b/m", usd)), strategy, NOW)
+
+    assert order(found) == ["b/m", "a/m"]
+    assert found.order[1].parts[0] == (float("inf") if strategy == "cheapest" else 1.0)
+
+
+def test_free_beats_paid() -> None:
+    """A local model costs nothing; all that costs something is then infinitely worse, which is 1."""
+    found = decide(route(rated("a/m", 5), rated("b/m", 0), rated("c/m", None)), "balanced", NOW)
+
+    assert order(found) == ["b/m", "a/m", "c/m"]
+    assert [scored.parts[0] for scored in found.order] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("strategy", ["quality", "balanced"])
+def test_unknown_quality_comes_last(strategy: str) -> None:
+    """Behind the worst that is known."""
+    found = decide(route(rated("a/m", 1), rated("b/m", 1, quality=0.5)), strategy, NOW)
+
+    assert order(found) == ["b/m", "a/m"]
+    assert found.order[1].parts[-1] == (0.0 if strategy == "quality" else 1.0)
+
+
+def test_a_single_candidate_is_the_best() -> None:
+    """There is nothing to be worse than."""
+    assert scores(decide(route(rated("a/m", 3, 900, 2)), "balanced", NOW)) == {"a/m": 0.0}
+
+
+def crowd(random: Random, factor: float = 1.0, unpriced: float = 0.2) -> Route:
+    """Up to eight upstreams with random numbers, some without a price; prices are multiplied by `factor`."""
+    made = []
+    for number in range(random.randint(1, 8)):
+        usd = None if random.random() < unpriced else random.choice([0.0, 0.1, 0.15, 0.6, 3.0, 15.0]) * factor
+        made.append(rated(f"p{number}/m", usd, random.choice([50, 200, 900]), random.choice([None, 3, 7.5, 9])))
+    return route(*made)
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+@pytest.mark.parametrize("factor", [1e-3, 0.07, 1.1, 100.0])
+def test_multiplying_all_prices_keeps_the_order(strategy: str, factor: float) -> None:
+    """Dollars or cents, thousands or millions of tokens: only proportions count."""
+    for seed in range(100):
+        found = decide(crowd(Random(seed)), strategy, NOW)
+        scaled = decide(crowd(Random(seed), factor), strategy, NOW)
+        assert order(scaled) == order(found), seed
+        if strategy == "balanced":
+            assert scores(scaled) == pytest.approx(scores(found))
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_every_decision_is_whole_and_sorted(strategy: str) -> None:
+    """Nobody is lost, scores rise, the balanced ones stay within 0 and 1, and the same question has the same answer."""
+    for seed in range(200):
+        asked = crowd(Random(seed))
+        found = decide(asked, strategy, NOW)
+        rising = [scored.score for scored in found.order]
+        assert {scored.upstream for scored in found.order} == set(asked.candidates)
+        assert rising == sorted(rising)
+        assert strategy != "balanced" or 0 <= rising[0] <= rising[-1] <= 1
+        assert decide(asked, strategy, NOW) == found
+
+
+def test_every_strategy_names_its_parts() -> None:
+    """What the schema knows, the optimizer can do, and `explain` can show."""
+    assert list(STRATEGIES) == list(PARTS) == list(NAMES)
+    for name in NAMES:
+        assert all(len(scored.parts) == len(PARTS[name]) for scored in decide(three(), name, NOW).order)
+
+
+def test_live_numbers_replace_the_prior() -> None:
+    """A dozen slow answers and the quickest on paper is so no more; a stream goes by its first token."""
+    quick, slow = rated("a/m", ms=100), rated("b/m", ms=300)
+    for _ in range(12):
+        quick.live.answered(5000, 9.0)
+
+    asked = route(quick, slow)
+
+    assert order(decide(asked, "fastest", NOW)) == ["b/m", "a/m"]
+    assert order(decide(asked, "fastest", NOW._replace(stream=True))) == ["a/m", "b/m"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy", "why", "reason"),
+    [
+        ({"off": "set KEY to use it"}, {}, "off", "set KEY to use it"),
+        ({"features": ["tools"]}, {}, "needs", "does not offer json_schema, vision"),
+        ({"quality": 5.5}, {"min_quality": 6}, "require", "quality 5.5 is below 6"),
+        ({}, {"min_quality": 6}, "require", "quality unknown is below 6"),
+        ({"limits": {"concurrency": 1}}, {}, "limit", "limit of 1 requests at once"),
+    ],
+)
+async def test_who_may_not_be_asked_is_told_with_the_reason(
+    fields: dict[str, Any], policy: dict[str, float], why: str, reason: str
+) -> None:
+    """The others are asked; `explain` shows these words."""
+    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
+    await bad.provider.gate.enter(0)
+    ask = NOW._replace(needs=frozenset({"tools", "vision", "json_schema"}))
+
+    found = decide(route(bad, good, require=policy), "cheapest", ask)
+
+    assert chain(found) == ["b/m"]
+    assert excluded(found) == {"a/m": (why, reason)}
+
+
+def test_the_first_reason_counts() -> None:
+    """No key comes before what the request needs, and that before a rest: whatever is longest true is told."""
+    off = rest(upstream("a/m", off="no key", features=[]))
+    lacking = rest(upstream("b/m", features=[]))
+
+    found = decide(route(off, lacking), "cheapest", NOW._replace(needs=frozenset({"tools"})))
+
+    assert {name: why for name, (why, _) in excluded(found).items()} == {"a/m": "off", "b/m": "needs"}
+
+
+def test_a_success_rate_below_the_wish_excludes() -> None:
+    """From live numbers: a newcomer is trusted, and whoever failed is again once the failures are old."""
+    flaky, new = upstream("a/m"), upstream("b/m")
+    for _ in range(6):
+        flaky.live.stats.failed(10.0)
+    asked = route(flaky, new, require={"min_success_rate": 0.9})
+
+    found = decide(asked, "cheapest", NOW)
+
+    assert excluded(found) == {"a/m": ("require", "success rate 0.33 is below 0.9")}
+    assert order(decide(asked, "cheapest", NOW._replace(now=10_000.0))) == ["a/m", "b/m"]
+
+
+def test_what_meets_the_wish_exactly_may_be_asked() -> None:
+    """A minimum is allowed, and so is a feature list that has all that is needed, or is not known."""
+    exact, silent = upstream("a/m", quality=6, features=["tools", "vision"]), upstream("b/m", quality=6)
+    asked = route(exact, silent, require={"min_quality": 6, "min_success_rate": 1})
+
+    assert order(decide(asked, "quality", NOW._replace(needs=frozenset({"tools"})))) == ["a/m", "b/m"]
+
+
+def test_a_resting_upstream_is_left_out_until_its_time() -> None:
+    """And comes back at that moment."""
+    asked = route(rest(rated("a/m", 1), 30), rated("b/m", 2))
+
+    assert excluded(decide(asked, "cheapest", NOW)) == {"a/m": ("rest", "resting 30.0 s more after rate_limit")}
+    assert order(decide(asked, "cheapest", NOW._replace(now=40.0))) == ["a/m", "b/m"]
+
+
+async def test_a_prompt_too_long_for_what_is_left_of_the_minute_goes_elsewhere() -> None:
+    """The estimated tokens count; a short prompt still fits."""
+    limited = upstream("a/m", limits={"tpm": 100})
+    await limited.provider.gate.enter(60)
+    asked = route(limited, upstream("b/m"))
+
+    assert chain(decide(asked, "cheapest", NOW._replace(tokens=80))) == ["b/m"]
+    assert chain(decide(asked, "cheapest", NOW._replace(tokens=20))) == ["a/m", "b/m"]
+
+
+@pytest.mark.parametrize("strategy", NAMES)
+def test_nobody_is_a_decision_too(strategy: str) -> None:
+    """All excluded, or no candidates at all: an empty order and an empty chain."""
+    found = decide(route(upstream("a/m", off="no key")), strategy, NOW)
+
+    assert (found.order, found.chain, list(excluded(found))) == ([], [], ["a/m"])
+    assert decide(route(), strategy, NOW) == Decision([], [], [])
+
+
+CHAIN = {"chain": {"a/m": ["c/m", "b/m"], "b/m": []}}
+
+
+def test_a_fixed_chain_replaces_the_next_best() -> None:
+    """Behind its primary only; a primary without a chain falls back by strategy, one with an empty chain to nobody."""
+    asked = three(fallback=CHAIN)
+
+    assert chain(decide(asked, "cheapest", NOW)) == ["a/m", "c/m", "b/m"]
+    assert chain(decide(asked, "quality", NOW)) == ["c/m", "b/m", "a/m"]
+    found = decide(asked, "fastest", NOW)
+    assert (order(found), chain(found)) == (["b/m", "c/m", "a/m"], ["b/m"])
+
+
+def test_a_fixed_chain_leaves_out_who_may_not_be_asked() -> None:
+    """And its own primary, which was asked already."""
+    good, away, free = rated("a/m", 1), rest(rated("b/m", 2)), rated("c/m", 3)
+    asked = route(good, away, free, fallback={"chain": {"a/m": ["b/m", "a/m", "c/m"]}})
+
+    assert chain(decide(asked, "cheapest", NOW)) == ["a/m", "c/m"]
+
+
+def test_the_chain_of_a_resting_pinned_primary_answers() -> None:
+    """It is taken for asked and failed: nobody waits for it while the next in line is well."""
+    pinned = three(fallback=CHAIN, candidates=["a/m"])
+    rest(pinned.candidates[0])
+
+    found = decide(pinned, "cheapest", NOW)
+
+    assert (order(found), chain(found)) == ([], ["c/m", "b/m"])
+    assert list(excluded(found)) == ["a/m"]
+
+
+def test_when_nobody_may_be_asked_the_first_chain_answers() -> None:
+    """Candidates without one are passed over; a whole chain at rest is nobody."""
+    asked = three(fallback={"chain": {"b/m": ["c/m"]}}, candidates=["a/m", "b/m"])
+    for one in asked.candidates:
+        rest(one)
+    assert chain(decide(asked, "cheapest", NOW)) == ["c/m"]
+
+    rest(asked.chains["b/m"][0])
+
+    assert chain(decide(asked, "cheapest", NOW)) == []
