@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import resource
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files,
 from proxy.connection import Server
 from proxy.gateway import Gateway
 from proxy.keys import access
+from proxy.listener import Listener
 from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
@@ -28,8 +28,6 @@ from proxy.transport import Transport
 
 # How often the policy files are looked at, seconds. Reading six small files costs 0.2 ms.
 POLL_S: Final = 1.0
-# 1000 clients may connect in one burst; aiohttp's default of 128 made gateways drop a third of them for a second.
-BACKLOG: Final = 4096
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
 _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "gemini-*", "deepseek-*", "mistral-*"]
 
@@ -61,7 +59,7 @@ class App:
         self.demo: list[demo.DemoProvider] = []
         self._write = write
         self._keys = [key for part in environ.get("SIDECAR_API_KEYS", "").split(",") if (key := part.strip())]
-        self._listeners: list[tuple[asyncio.Server, Server]] = []
+        self._listeners: list[tuple[Listener, Server]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._seen = ""
         self._refused = ""
@@ -86,10 +84,10 @@ class App:
             admin = options.admin is None and is_loopback(options.host)
             self.sidecar = Sidecar(self.gateway, self._admission(options.host), admin=admin)
             server = Server(self.sidecar.handle, self.sidecar.note)
-            self.address = await self._listen(server, options.host, options.port)
+            self.address = self._listen(server, options.host, options.port)
             if options.admin is not None:
                 handle = self.sidecar.admin(self._admission(options.admin[0]))
-                self.admin_address = await self._listen(Server(handle, self.sidecar.note), *options.admin)
+                self.admin_address = self._listen(Server(handle, self.sidecar.note), *options.admin)
         except BaseException:
             await self._take_down()
             raise
@@ -158,19 +156,14 @@ class App:
         await self.tools.transport.close()
         self.log.flush()
 
-    async def _listen(self, server: Server, host: str, port: int) -> str:
+    def _listen(self, server: Server, host: str, port: int) -> str:
         try:
-            listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
+            listener = Listener(host, port, server)
         except OSError as error:
             reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
         self._listeners.append((listener, server))
-        name = listener.sockets[0].getsockname()
-        return (
-            f"http://[{name[0]}]:{name[1]}"
-            if listener.sockets[0].family is socket.AF_INET6
-            else f"http://{name[0]}:{name[1]}"
-        )
+        return listener.address
 
     def _admission(self, host: str) -> Admission:
         return Admission(LOOPBACK | {host} if is_loopback(host) else None, digests(self._keys))

@@ -12,7 +12,7 @@ from aiohttp import web
 from proxy.connection import EventStream, Server, send
 from proxy.errors import ProxyError
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, Wire, check_error, request, until
-from tests.fake_upstream import Play, completion, events, stream
+from tests.fake_upstream import Play, chunk, completion, events, stream
 
 BODY = json.dumps(CHAT).encode()
 STREAM_BODY = json.dumps(STREAM).encode()
@@ -234,6 +234,36 @@ async def test_a_client_that_takes_its_time() -> None:
 
     async with serving(talk) as (wire, _, _):
         assert len((await wire.ask(GET + b"\r\n")).body) == 8 << 20
+
+
+async def test_writing_to_a_client_that_has_left() -> None:
+    """A handler that has not heard yet is told at its next write, and that is no refusal."""
+    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def talk(http: web.BaseRequest) -> web.StreamResponse:
+        answer = EventStream(http)
+        assert http.transport is not None
+        http.transport.abort()
+        try:
+            await answer.write(b"data: 1\n\n")
+        except ConnectionResetError as error:
+            told.set_result(str(error))
+            raise
+        return answer.end(None)
+
+    async with serving(talk) as (wire, notes, _):
+        wire.writer.write(GET + b"\r\n")
+        assert await asyncio.wait_for(told, 5) == "the client left"
+        await until(wire.reader.at_eof)
+    assert notes == []
+
+
+async def test_after_an_error_event_the_connection_is_good(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """The answer ended as its framing says, so the next request may use the connection, as clients do."""
+    broken = stream(chunk({"content": "Hi"}), b"data: {\n\n")
+    async with (await sidecar(await upstream(broken, completion("next")))).connect() as wire:
+        assert b'"upstream_invalid_event"' in (await wire.ask(request(STREAM_BODY))).body
+        assert (await wire.ask(request(BODY))).text == "next"
 
 
 async def test_leaving_closes_what_is_idle() -> None:

@@ -170,6 +170,17 @@ async def test_events_under_another_name_are_events(sidecar: StartSidecar, upstr
     assert (got.status, got.text, got.events[-1]) == (200, "from A", b"[DONE]")
 
 
+async def test_an_answer_that_is_no_stream(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """F15: what cannot be re-framed as the stream that was asked for is a fault like any other."""
+    odd = reply(b'{"choices": [{"index": 0}]}')
+    alone, other = (
+        await sidecar(await upstream(odd)),
+        await sidecar(await upstream(odd), await upstream(healthy(STREAM))),
+    )
+    check_error(await alone.post(STREAM), 502, "upstream_invalid_response")
+    assert (await other.post(STREAM)).text == "from B"
+
+
 @both
 async def test_nobody_listens(sidecar: StartSidecar, upstream: StartUpstream, body: dict[str, object]) -> None:
     """F1: an upstream that cannot be reached is 502, or the next one's answer."""
