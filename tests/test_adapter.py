@@ -76,3 +76,12 @@ def test_half_an_event_at_the_end_was_cut(half: bytes) -> None:
     through.feed(b'data: {"choices":[{"finish_reason":"stop"}]}\n\n' + half)
 
     assert through.close() == DONE
+
+
+def test_a_module_that_fails_to_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever somebody else's module raises is one clear error, and no reason to stop watching the policy files."""
+    (tmp_path / "failing_company.py").write_text("raise ZeroDivisionError('at import')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(LookupError, match="at import"):
+        load("failing_company.nothing")
