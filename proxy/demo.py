@@ -28,11 +28,10 @@ from proxy import demo_answers, wire
 from proxy.demo_answers import Answer, Prefixes, Reply
 from proxy.demo_schema import Json
 from proxy.errors import ClientError, ProxyError
+from proxy.listener import Listener
 
 _MODELS: Final = ("echo", "lorem", "fixed", "tools", "embed")
 _MAX_CHOICES: Final = 8
-# Accept queue for a thousand clients that connect at once; asyncio's default of 100 would drop some.
-_BACKLOG: Final = 4096
 _STOP_S: Final = 1.0
 
 
@@ -160,7 +159,7 @@ class DemoProvider:
         self.idle.set()
         self.received: deque[bytes] = deque(maxlen=16)
         self._server: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._count = 0
         self._prefixes = Prefixes()
 
@@ -169,12 +168,11 @@ class DemoProvider:
         return f"<DemoProvider {self.profile.name} {state} {self.base_url} {self.in_flight} in flight>"
 
     async def start(self) -> None:
-        """Listen on a free loopback port. TCP_NODELAY is the event loop's default."""
-        loop = asyncio.get_running_loop()
+        """Listen on a free loopback port."""
         # A client that leaves cancels its handler: the stream stops as a paid one would.
         self._server = web.Server(self._serve, handler_cancellation=True, access_log=None)
-        self._listener = await loop.create_server(self._server, "127.0.0.1", 0, backlog=_BACKLOG)
-        self.base_url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/v1"
+        self._listener = Listener("127.0.0.1", 0, self._server)
+        self.base_url = f"{self._listener.address}/v1"
 
     async def stop(self) -> None:
         """Stop listening and cut every connection, also in the middle of an answer."""
@@ -184,7 +182,6 @@ class DemoProvider:
         for connection in self._server.connections:
             connection.force_close()
         await self._server.shutdown(_STOP_S)
-        await self._listener.wait_closed()
         self._server = self._listener = None
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
