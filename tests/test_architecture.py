@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "proxy").rglob("*.py"), *(ROOT / "adapters").rglob("*.py")])
-# proxy.server has the outermost handler, and proxy.adapter imports the code of others; nobody else may catch everything.
+# proxy.server has the outermost handler, proxy.adapter imports the code of others; nobody else may catch everything.
 OUTERMOST = {"server.py", "adapter.py"}
 # The two places that import by name at run time: adapters, and the verb that was asked for.
 BY_NAME = {"adapter.py", "__main__.py"}
