@@ -4,6 +4,7 @@ A verb's module is imported only when it is called: `--help` and `check` need no
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,7 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"llm-sidecar {__version__}")
         return 0
     verb = import_module(f"proxy.commands.{args.verb}")
-    code: int = verb.run(args)
+    try:
+        code: int = verb.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; without this Python complains once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return code
 
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -330,3 +331,13 @@ def test_demo_reads_both_kinds_of_answers() -> None:
     row = {"ms": 3.0, "upstream_ms": 2.0, "status": 200, "attempts": 2, "mode": "complete", "upstream": "a/b"}
     records = [{**row, "policy": policy} for policy in ("cheapest", "fastest", "quality", "balanced") for _ in "12"]
     assert "added 1.00 ms (median of 8 complete answers); 3 answers" in "\n".join(report(records, 3))
+
+
+def test_who_reads_only_the_head_hears_no_complaint() -> None:
+    """`llm-sidecar models | head -1` ends quietly."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-m", "proxy", "models"], stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
