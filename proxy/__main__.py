@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from proxy import __version__
+from proxy.config import PolicyError
+from proxy.log import tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = verb.run(args)
         sys.stdout.flush()
+    except PolicyError as error:
+        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
+        return 2
     except BrokenPipeError:  # `| head` has read enough; without this Python complains once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -18,11 +18,11 @@ Whether a kind falls back is a policy's choice (`[fallback] on`); a class only s
 """
 
 import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import msgspec
 
-KINDS: Final = (
+Kind = Literal[
     "rate_limit",
     "quota",
     "timeout",
@@ -33,7 +33,8 @@ KINDS: Final = (
     "auth",
     "not_found",
     "invalid_request",
-)
+]
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 # Provider texts are quoted to the client at most this long, and never with anything that looks like a credential.
 _MAX_MESSAGE: Final = 500

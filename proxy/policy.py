@@ -8,20 +8,10 @@ from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
+from proxy.errors import Kind
+
 Strategy = Literal["cheapest", "fastest", "quality", "balanced"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
-Kind = Literal[
-    "rate_limit",
-    "quota",
-    "timeout",
-    "unavailable",
-    "overloaded",
-    "context_length",
-    "content_filter",
-    "auth",
-    "not_found",
-    "invalid_request",
-]
 # What a request may need and a model may offer: `proxy.wire` reads needs from requests.
 FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "files", "reasoning")
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.

@@ -7,7 +7,7 @@ from proxy.config import Config
 from proxy.keys import Access
 from proxy.optimizer import Ask, decide
 from proxy.policy import Given, PolicyTest
-from proxy.registry import build
+from proxy.registry import Registry, build
 from proxy.routes import bind
 from proxy.stats import Decayed, LatencySketch
 from proxy.upstream import Upstream
@@ -17,9 +17,17 @@ _MANY: Final = 1e9
 _NOW: Final = 1000.0
 
 
+def offline(config: Config) -> Registry:
+    """Return upstreams that all count as on: whether this machine has a key says nothing about the files.
+
+    Raises PolicyError.
+    """
+    return build(config, adapter.load, lambda row: Access(row.base_url, (), "", None))
+
+
 def failures(config: Config, policy_name: str, test: PolicyTest) -> str | None:
     """Return what came instead of what `test` expects; None when it passes. Needs a running event loop (limiters)."""
-    registry = build(config, adapter.load, lambda row: Access(row.base_url, (), "", None))
+    registry = offline(config)
     for name, given in test.given.items():
         upstream = registry.get(name)
         if upstream is not None:

@@ -3,12 +3,9 @@
 import argparse
 import asyncio
 
-from proxy import adapter
 from proxy.config import Config, PolicyError, load_directory, shipped
-from proxy.keys import Access
 from proxy.log import tell
-from proxy.policytest import failures
-from proxy.registry import build
+from proxy.policytest import failures, offline
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run_tests(config: Config) -> list[str]:
-    # Every provider counts as on: whether this machine has a key says nothing about the files.
-    build(config, adapter.load, lambda row: Access(row.base_url, (), "", None))
+    offline(config)  # what a directory without tests must survive, too
     return [
         f"{name}.toml: test {test.name!r}: {text}"
         for name, policy in config.policies.items()

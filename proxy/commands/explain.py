@@ -10,7 +10,7 @@ import orjson
 
 from proxy import adapter
 from proxy.attempt import Tools
-from proxy.config import PolicyError, load_directory
+from proxy.config import load_directory
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
 from proxy.keys import access
@@ -22,13 +22,10 @@ from proxy.wire import decode_chat
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the decision as JSON; returns 1 when the request is refused, 2 for bad files or arguments."""
+    """Print the decision as JSON; returns 1 when the request is refused, 2 for bad arguments. Raises PolicyError."""
     try:
         body = _body(args)
         found = asyncio.run(_explain(args, body))
-    except PolicyError as error:
-        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
-        return 2
     except (OSError, ValueError) as error:
         tell(f"llm-sidecar: {error}")
         return 2

@@ -3,19 +3,14 @@
 import argparse
 import os
 
-from proxy.config import PolicyError, load_directory
+from proxy.config import load_directory
 from proxy.keys import access
-from proxy.log import tell
 from proxy.policy import ModelRow
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print policies, then models; returns 2 when the files cannot be used."""
-    try:
-        config = load_directory(args.policies)
-    except PolicyError as error:
-        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
-        return 2
+    """Print policies, then models. Raises PolicyError."""
+    config = load_directory(args.policies)
     width = max((len(name) for name in (*config.policies, *config.models)), default=0)
     for name, policy in config.policies.items():
         print(f"{name:{width}}  policy  {policy.strategy:9} {policy.description}")

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import uvloop
 
 from proxy.app import App, Options, StartError, raise_file_limit
-from proxy.config import PolicyError
 from proxy.log import tell
 from proxy.metrics import Metrics
 
@@ -25,8 +24,6 @@ def run(args: argparse.Namespace) -> int:
         return uvloop.run(_run(App(options, os.environ, lambda lines: None), command))
     except StartError as error:
         tell(f"llm-sidecar: {error}")
-    except PolicyError as error:
-        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
     return 2
 
 

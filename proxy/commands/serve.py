@@ -10,7 +10,6 @@ import sys
 import uvloop
 
 from proxy.app import App, Options, StartError, raise_file_limit
-from proxy.config import PolicyError
 from proxy.log import tell
 
 
@@ -29,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
         return uvloop.run(_serve(App(options, os.environ, _write_log)))
     except StartError as error:
         tell(f"llm-sidecar: {error}")
-    except PolicyError as error:
-        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
     return 2
 
 
