@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = verb.run(args)
         sys.stdout.flush()
     except PolicyError as error:
-        tell(f"llm-sidecar: the policy files cannot be used:\n{error}")
+        tell(error.complaint())
         return 2
     except BrokenPipeError:  # `| head` has read enough; without this Python complains once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--admin", type=_address, metavar="HOST:PORT", help="a listener of its own for /metrics and /status"
     )
     serve.add_argument("--demo", action="store_true", help="add the built-in demo providers")
+    serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes that share the port (1)")
     serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
 
@@ -90,6 +91,13 @@ def _port(text: str) -> int:
     if not 0 <= port < 65_536:
         raise ValueError(text)
     return port
+
+
+def _workers(text: str) -> int:
+    workers = int(text)
+    if not 1 <= workers <= 64:
+        raise ValueError(text)
+    return workers
 
 
 def _seconds(text: str) -> float:

@@ -22,12 +22,15 @@ from proxy.keys import access
 from proxy.listener import Listener
 from proxy.log import Log
 from proxy.metrics import Metrics
+from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
 from proxy.server import Sidecar
 from proxy.transport import Transport
 
 # How often the policy files are looked at, seconds. Reading six small files costs 0.2 ms.
 POLL_S: Final = 1.0
+# How old the numbers may be that one worker tells of another.
+PUBLISH_S: Final = 1.0
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
 _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "gemini-*", "deepseek-*", "mistral-*"]
 
@@ -51,8 +54,15 @@ class StartError(Exception):
 class App:
     """Start it, run it, stop it."""
 
-    def __init__(self, options: Options, environ: Mapping[str, str], write: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        environ: Mapping[str, str],
+        write: Callable[[bytes], object],
+        peers: Alone | None = None,
+    ) -> None:
         self.options = options
+        self.peers = peers or Alone()
         self.environ = environ
         self.address = ""
         self.admin_address = ""
@@ -75,15 +85,17 @@ class App:
         loop = asyncio.get_running_loop()
         self.log = Log(self._write, loop)
         self.metrics = Metrics()
+        self.peers.resume(self.metrics)
         self.tools = Tools(Transport(), self.metrics, self.log, time.monotonic, time.time)
-        self.gateway = Gateway(self.tools, adapter.load, lambda row: access(row, self.environ))
+        self.gateway = Gateway(self.tools, adapter.load, lambda row: access(row, self.environ), peers=self.peers)
         try:
             if options.demo or (options.policies is None and not _anything_on(config, self.environ)):
                 await self._start_demo()
             self.gateway.install(self._with_demo(config))
             admin = options.admin is None and is_loopback(options.host)
             self.sidecar = Sidecar(self.gateway, self._admission(options.host), admin=admin)
-            server = Server(self.sidecar.handle, self.sidecar.note)
+            self.peers.visits = self.sidecar.in_flight
+            server = Server(self.sidecar.handle, self.sidecar.note, lane=self.sidecar.lane())
             self.address = self._listen(server, options.host, options.port)
             if options.admin is not None:
                 handle = self.sidecar.admin(self._admission(options.admin[0]))
@@ -92,6 +104,8 @@ class App:
             await self._take_down()
             raise
         self._tasks.append(asyncio.create_task(self._watch()))
+        if self.peers.workers > 1:
+            self._tasks.append(asyncio.create_task(self._publish()))
 
     def lines(self) -> list[str]:
         """Return the start-up lines for a person."""
@@ -111,6 +125,8 @@ class App:
             f"providers off: {', '.join(off) or 'none'}",
             f"policies:      {', '.join(policies) or 'none'} ({self.options.policies or 'shipped'})",
         ]
+        if self.peers.workers > 1:
+            lines.append(f"workers:       {self.peers.workers}")
         if self.demo:
             lines.append("no provider key was found or --demo was given: built-in demo providers answer, on loopback")
         if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
@@ -143,6 +159,7 @@ class App:
         if self.sidecar.in_flight:
             await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
         await self._take_down()
+        self.peers.publish(self.metrics, self.gateway.flying())
 
     async def _take_down(self) -> None:
         for task in self._tasks:
@@ -158,10 +175,9 @@ class App:
 
     def _listen(self, server: Server, host: str, port: int) -> str:
         try:
-            listener = Listener(host, port, server)
+            listener = Listener(host, port, server, shared=self.peers.workers > 1)
         except OSError as error:
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise StartError(f"cannot listen on {host}:{port}: {reason}") from error
+            raise cannot_listen(host, port, error) from error
         self._listeners.append((listener, server))
         return listener.address
 
@@ -204,6 +220,12 @@ class App:
             self._reload_now.clear()
             self.check_files()
 
+    async def _publish(self) -> None:
+        """Show the other workers what was counted."""
+        while True:
+            self.peers.publish(self.metrics, self.gateway.flying())
+            await asyncio.sleep(PUBLISH_S)
+
     def check_files(self) -> None:
         """Reload if the policy files have changed since they were last looked at."""
         try:
@@ -232,6 +254,12 @@ class App:
             self._refused = str(error)
             self.metrics.reloads.add(("invalid",))
             self.log("reload_refused", time.time(), problems=[str(problem) for problem in error.problems])
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> StartError:
+    """Return what to say when an address cannot be had."""
+    reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return StartError(f"cannot listen on {host}:{port}: {reason}")
 
 
 def raise_file_limit() -> None:

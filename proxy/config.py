@@ -58,6 +58,10 @@ class PolicyError(Exception):
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
+    def complaint(self) -> str:
+        """Return what a person is told when nothing can start."""
+        return f"llm-sidecar: the policy files cannot be used:\n{self}"
+
 
 class Config(msgspec.Struct, frozen=True):
     """A whole, valid directory. `digest` changes when any byte of any file does."""

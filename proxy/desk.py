@@ -16,7 +16,7 @@ from proxy.wire import decode_chat
 
 # method -> what answers it
 Doors = dict[str, Callable[[web.BaseRequest, str], Coroutine[Any, Any, web.StreamResponse]]]
-_TEXT: Final = {"content-type": "text/plain; version=0.0.4; charset=utf-8"}
+_TEXT: Final = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
 def raw_path(http: web.BaseRequest) -> str:
@@ -26,7 +26,7 @@ def raw_path(http: web.BaseRequest) -> str:
 
 def send_json(http: web.BaseRequest, request_id: str, value: object) -> web.StreamResponse:
     """Answer with `value` as JSON."""
-    return send(http, 200, {"x-request-id": request_id}, orjson.dumps(msgspec.to_builtins(value)))
+    return send(http, 200, f"x-request-id: {request_id}\r\n", orjson.dumps(msgspec.to_builtins(value)))
 
 
 def overrides(http: web.BaseRequest) -> Overrides:
@@ -96,12 +96,13 @@ class Desk:
         now = self._gateway.tools.clock()
         upstreams = self._gateway.generation.routes.registry.list()
         resting = [({"upstream": one.label}, float(one.live.refuses(now) is not None)) for one in upstreams]
-        flying = [({"upstream": one.label}, float(one.live.in_flight)) for one in upstreams]
-        text = self._gateway.tools.metrics.text(
+        totals = self._gateway.totals()
+        flying = [({"upstream": one.label}, float(totals.flying[one.label])) for one in upstreams]
+        text = totals.metrics.text(
             {
                 "sidecar_upstream_resting": ("1 while an upstream is not asked.", resting),
                 "sidecar_upstream_in_flight": ("Attempts under way.", flying),
                 "sidecar_generation": ("Policy generation.", [({}, float(self._gateway.generation.number))]),
             }
         )
-        return send(http, 200, {**_TEXT, "x-request-id": request_id}, text.encode())
+        return send(http, 200, f"{_TEXT}x-request-id: {request_id}\r\n", text.encode())

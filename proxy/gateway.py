@@ -3,9 +3,9 @@
 A request keeps the generation it started with; the next one sees the new files. Live numbers survive the swap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,7 +14,8 @@ from proxy.attempt import Tools
 from proxy.config import Config, nearest
 from proxy.errors import ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide
+from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
+from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Answer, StreamAnswer, Walk
@@ -60,17 +61,19 @@ class Gateway:
         load: Callable[[str], Adapter],
         access: Callable[[ProviderRow], Access],
         random: Random | None = None,
+        peers: Alone | None = None,
     ) -> None:
         self.tools = tools
         self._load = load
         self._access = access
         self._random = random
+        self.peers = peers or Alone()
         self.generation = Generation(0, Config({}, {}, {}, ""), Routes(Config({}, {}, {}, ""), Registry()))
 
     def install(self, config: Config) -> list[str]:
         """Make `config` the current one. Returns what changed, a line each. Raises PolicyError and changes nothing."""
         old = self.generation
-        registry = build(config, self._load, self._access, old.routes.registry, self._random)
+        registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         self.generation = Generation(old.number + 1, config, Routes(config, registry))
         return changes(old.config, config)
 
@@ -91,19 +94,19 @@ class Gateway:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
         ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs)
-        return Plan(route, strategy, decide(route, strategy, ask))
+        return Plan(route, strategy, decide_again(route, strategy, ask))
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         return Walk(request, plan.route, self.tools, request_id, overrides.client_s)
 
-    async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
-        """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
+    def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Coroutine[Any, Any, Answer | StreamAnswer]:
+        """Await it for the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
         # Without fallback the chain of a primary that rests must not answer for it, either.
         chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
         if not chain:
             raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        return walk.go(chain, fall_back=overrides.fallback)
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
@@ -121,10 +124,19 @@ class Gateway:
             "excluded": [{"upstream": one.upstream.name, "reason": one.reason} for one in plan.decision.excluded],
         }
 
+    def flying(self) -> dict[str, int]:
+        """Return the attempts that this process has under way, by upstream."""
+        return {upstream.label: upstream.live.in_flight for upstream in self.generation.routes.registry}
+
+    def totals(self) -> Totals:
+        """Return what was counted and what is under way, in all workers."""
+        return self.peers.totals(self.tools.metrics, self.flying())
+
     def status(self) -> dict[str, object]:
         """Return the state of every upstream and provider, for people and dashboards."""
         now = self.tools.clock()
         routes = self.generation.routes
+        totals = self.totals()
         return {
             "generation": self.generation.number,
             "digest": self.generation.config.digest,
@@ -133,13 +145,16 @@ class Gateway:
                 name: {
                     "on": provider.access.off is None,
                     "why": provider.access.off or provider.access.source,
-                    "in_flight": provider.gate.in_flight,
+                    "in_flight": provider.gate.total(),
                     "limits": provider.gate.limits,
                 }
                 for name, provider in routes.registry.providers.items()
             },
-            "upstreams": {upstream.name: _state(upstream, now) for upstream in routes.registry},
-            "spend_usd": round(self.tools.metrics.usd.total(), 9),
+            "upstreams": {upstream.name: _state(upstream, totals, now) for upstream in routes.registry},
+            "spend_usd": round(totals.metrics.usd.total(), 9),
+            "in_flight": totals.visits,
+            "workers": self.peers.workers,
+            "worker": self.peers.worker,
         }
 
     def _unknown(self, model: str) -> ClientError:
@@ -197,13 +212,13 @@ def _kind(excluded: Excluded) -> str:
     return "rate_limit" if excluded.why == "limit" or error is None else error.kind
 
 
-def _state(upstream: Upstream, now: float) -> dict[str, object]:
+def _state(upstream: Upstream, totals: Totals, now: float) -> dict[str, object]:
     live, stats = upstream.live, upstream.live.stats
     return {
         "on": upstream.provider.access.off is None,
         "breaker": live.breaker(now),
         "resting_s": round(max(0.0, live.resting_until - now), 3),
-        "in_flight": live.in_flight,
+        "in_flight": totals.flying.get(upstream.label, 0),
         "requests": stats.requests,
         "errors": stats.errors,
         "success_rate": round(stats.success_rate(now), 4),
@@ -213,5 +228,5 @@ def _state(upstream: Upstream, now: float) -> dict[str, object]:
         "list_usd_per_mtok": upstream.usd_per_mtok,
         "usd_per_mtok": stats.usd_per_mtok(),
         "tokens": stats.tokens,
-        "spend_usd": round(stats.usd, 9),
+        "spend_usd": round(totals.metrics.usd.values.get((upstream.label,), 0.0), 9),
     }

@@ -17,15 +17,19 @@ _PAUSE_S: Final = 0.5
 
 
 class Listener:
-    """Listens from its creation on. Raises OSError when the address cannot be had."""
+    """Listens from its creation on. Raises OSError when the address cannot be had.
 
-    def __init__(self, host: str, port: int, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+    With `shared` others may listen at the same address, and the kernel deals the connections out among them.
+    """
+
+    def __init__(
+        self, host: str, port: int, protocol: Callable[[], asyncio.BaseProtocol], *, shared: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self.paused = False
         self._connecting: set[asyncio.Task[None]] = set()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket = socket.create_server((host, port), family=_family(host), backlog=BACKLOG, reuse_port=shared)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._accept)
 
@@ -71,3 +75,27 @@ class Listener:
     async def _connect(self, client: socket.socket) -> None:
         with suppress(OSError):  # gone again already
             await self._loop.connect_accepted_socket(self._protocol, client)
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps an address for shared listeners and takes no connection. `port` 0: any free one.
+
+    Raises OSError when somebody listens there already, even somebody who would share.
+    """
+    kept = socket.socket(_family(host))
+    try:
+        with socket.socket(_family(host)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+    except OSError:
+        kept.close()
+        raise
+    return kept
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

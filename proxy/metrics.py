@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 # Seconds. Model answers take 0.1-60 s; what the proxy adds is counted in its own, finer buckets.
 LATENCY_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 OVERHEAD_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05)
@@ -66,6 +68,15 @@ class Histogram:
         yield f"{self._name}_count {total}"
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """What one worker has counted, and what it has under way: attempts by upstream, client requests."""
+
+    counters: dict[str, list[tuple[Labels, float]]]
+    histograms: dict[str, tuple[list[int], float]]
+    flying: dict[str, int]
+    visits: int
+
+
 class Metrics:
     """What this process counts."""
 
@@ -79,6 +90,26 @@ class Metrics:
         self.reloads = Counter("sidecar_reloads_total", "Reloads of the policy files.", ("outcome",))
         self.duration = Histogram("sidecar_request_seconds", "Whole request, as the client sees it.", LATENCY_BUCKETS)
         self.overhead = Histogram("sidecar_overhead_seconds", "What the proxy itself added.", OVERHEAD_BUCKETS)
+
+    def snapshot(self, flying: Mapping[str, int], visits: int) -> Snapshot:
+        """Return everything that was counted, fit to be sent to another worker."""
+        series = vars(self).items()
+        counters = {name: list(one.values.items()) for name, one in series if isinstance(one, Counter)}
+        histograms = {name: (one.counts, one.sum) for name, one in series if isinstance(one, Histogram)}
+        return Snapshot(counters, histograms, dict(flying), visits)
+
+    def take_in(self, snapshot: Snapshot) -> None:
+        """Add what another worker has counted."""
+        for name, pairs in snapshot.counters.items():
+            values = vars(self)[name].values
+            for labels, value in pairs:
+                was = values.get(labels, 0)
+                # All workers read the same files again: that is one reload, not one for each of them.
+                values[labels] = max(was, value) if name == "reloads" else was + value
+        for name, (counts, seconds) in snapshot.histograms.items():
+            histogram: Histogram = vars(self)[name]
+            histogram.counts = [one + other for one, other in zip(histogram.counts, counts, strict=True)]
+            histogram.sum += seconds
 
     def text(self, gauges: Mapping[str, tuple[str, Iterable[tuple[Mapping[str, str], float]]]]) -> str:
         """Return all series; `gauges` are name -> (help, [(labels, value)]) as they are now."""

@@ -58,20 +58,23 @@ def build(
     access: Callable[[ProviderRow], Access],
     previous: Registry | None = None,
     random: Random | None = None,
+    gate: Callable[[ProviderRow], Gate] | None = None,
 ) -> Registry:
     """Return a registry for `config`, with the live parts of `previous` for what is still there.
 
-    `load` finds an adapter by name, `access` address and keys of a provider. Raises PolicyError.
+    `load` finds an adapter by name, `access` address and keys of a provider, `gate` makes its limits.
+    Raises PolicyError.
     """
+    gate = gate or (lambda row: Gate(row.limits))
     random = random or Random()  # noqa: S311  # nosec B311  # jitter, not a secret
     registry, problems = Registry(), list[Problem]()
     for name, row in config.providers.items():
         adapter = _adapter(row, load, problems)
         old = previous.providers.get(name) if previous is not None else None
         if adapter is not None:
-            gate = old.gate if old is not None and old.gate.limits == row.limits else Gate(row.limits)
+            limits = old.gate if old is not None and old.gate.limits == row.limits else gate(row)
             unlisted = old.made_up if old is not None else MadeUp(random)
-            registry.providers[name] = Provider(row, adapter, access(row), gate, unlisted)
+            registry.providers[name] = Provider(row, adapter, access(row), limits, unlisted)
     if problems:
         raise PolicyError(problems)
     for model in config.models.values():

@@ -10,8 +10,10 @@ from typing import Final, Literal
 from aiolimiter import AsyncLimiter
 
 from proxy.adapter import Adapter, Target
+from proxy.board import SharedBucket
 from proxy.errors import RateLimitError, UpstreamError
 from proxy.keys import Access
+from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
 from proxy.wire import Usage
@@ -111,6 +113,27 @@ class Live:
         return self.resting_for.kind if self.resting_for is not None else "failures"
 
 
+class Bucket(AsyncLimiter):
+    """aiolimiter's leaky bucket, for who will not wait."""
+
+    def has_room(self, amount: float) -> bool:
+        """Say what `has_capacity` says; without asking for the time when the answer is plain."""
+        # The level was this or higher: a bucket only leaks while nobody takes.
+        return self._level + amount <= self.max_rate or self.has_capacity(min(amount, self.max_rate))
+
+    def take(self, amount: float) -> bool:
+        """Take `amount` at once, or all there can be. Returns False, and takes nothing, when there is no room."""
+        amount = min(amount, self.max_rate)
+        if not self.has_capacity(amount):
+            return False
+        self._level += amount  # what `acquire` does next; awaiting it would leak the bucket once more (1.5 us)
+        return True
+
+    def give_back(self, amount: float) -> None:
+        """Undo a `take` of just now."""
+        self._level -= amount
+
+
 class Gate:
     """The limits of one provider, over all its models."""
 
@@ -119,36 +142,45 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.in_flight = 0
-        self._requests = AsyncLimiter(limits.rpm, 60) if limits.rpm else None
-        self._tokens = AsyncLimiter(limits.tpm, 60) if limits.tpm else None
+        self._requests: Bucket | SharedBucket | None = Bucket(limits.rpm, 60) if limits.rpm else None
+        self._tokens: Bucket | SharedBucket | None = Bucket(limits.tpm, 60) if limits.tpm else None
+
+    def total(self) -> int:
+        """Return how many attempts are under way, in all processes that share these limits."""
+        return self.in_flight
 
     def refuses(self, tokens: int) -> str | None:
         """Return which limit an attempt of `tokens` would break; None when there is room."""
-        limits = self.limits
-        if limits.concurrency is not None and self.in_flight >= limits.concurrency:
-            return f"limit of {limits.concurrency} requests at once"
-        if self._requests is not None and not self._requests.has_capacity(1):
-            return f"limit of {limits.rpm} requests per minute"
-        if self._tokens is not None and not self._tokens.has_capacity(min(tokens, self._tokens.max_rate)):
-            return f"limit of {limits.tpm} tokens per minute"
+        if self._crowded():
+            return f"limit of {self.limits.concurrency} requests at once"
+        if self._requests is not None and not self._requests.has_room(1):
+            return f"limit of {self.limits.rpm} requests per minute"
+        if self._tokens is not None and not self._tokens.has_room(tokens):
+            return f"limit of {self.limits.tpm} tokens per minute"
         return None
 
-    async def enter(self, tokens: int) -> None:
+    def enter(self, tokens: int) -> None:
         """Take a place, at once. Raises RateLimitError with `unsent` when there is none, be it since `refuses`."""
-        full = self.refuses(tokens)
-        if full is not None:
-            error = RateLimitError(f"the sidecar keeps to its own {full}")
-            error.unsent = True
-            raise error
+        requests = self._requests
+        if self._crowded() or (requests is not None and not requests.take(1)):
+            raise self._full(tokens)
+        if self._tokens is not None and not self._tokens.take(tokens):
+            if requests is not None:
+                requests.give_back(1)
+            raise self._full(tokens)
         self.in_flight += 1
-        if self._requests is not None:
-            await self._requests.acquire(1)
-        if self._tokens is not None:
-            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
 
     def leave(self) -> None:
         """Give the place back. Called exactly once per `enter`."""
         self.in_flight -= 1
+
+    def _crowded(self) -> bool:
+        return self.limits.concurrency is not None and self.in_flight >= self.limits.concurrency
+
+    def _full(self, tokens: int) -> RateLimitError:
+        error = RateLimitError(f"the sidecar keeps to its own {self.refuses(tokens) or 'limits'}")
+        error.unsent = True
+        return error
 
 
 class MadeUp:
@@ -198,11 +230,23 @@ class Provider:
 class Upstream:
     """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up."""
 
-    __slots__ = ("features", "label", "live", "name", "provider", "quality", "row", "target", "usd_per_mtok")
+    __slots__ = (
+        "features",
+        "label",
+        "live",
+        "name",
+        "plain_name",
+        "provider",
+        "quality",
+        "row",
+        "target",
+        "usd_per_mtok",
+    )
 
     def __init__(self, row: ModelRow, provider: Provider, live: Live, label: str = "") -> None:
         self.row = row
         self.name = row.name
+        self.plain_name = plain(row.name)  # as headers tell it
         self.label = label or row.name
         self.provider = provider
         self.live = live

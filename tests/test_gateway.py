@@ -217,7 +217,7 @@ async def test_a_limit_of_our_own_is_a_rate_limit(start: Start) -> None:
     """A full gate is told as what it is, whatever else is off."""
     facts = catalog("a/m").replace('"http://a"', '"http://a"\nlimits = { rpm = 1 }')
     subject = start(config(facts + catalog("b/m").replace('"http://b"', '"http://b"\napi_key = "env:B"')))
-    await one(subject, "a/m").provider.gate.enter(0)
+    one(subject, "a/m").provider.gate.enter(0)
 
     error = await told(subject, ask("m"))
 

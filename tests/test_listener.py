@@ -6,7 +6,9 @@ import resource
 import socket
 from typing import Any
 
-from proxy.listener import Listener
+import pytest
+
+from proxy.listener import Listener, reserve
 from tests.conftest import until
 
 
@@ -74,3 +76,30 @@ async def test_closed_while_it_waits() -> None:
     listener.pause(0.0)
     listener.close()
     await until(lambda: not listener.paused)
+
+
+async def test_shared_listeners_have_one_port() -> None:
+    """A reserved port is for those who share it; it takes no connection itself."""
+    with reserve("127.0.0.1", 0) as kept:
+        port = kept.getsockname()[1]
+        first, second = (Listener("127.0.0.1", port, Hello, shared=True) for _ in range(2))
+        assert await asyncio.gather(*(ask(first) for _ in range(50))) == [b"hello"] * 50
+        first.close()
+        assert await asyncio.gather(*(ask(second) for _ in range(50))) == [b"hello"] * 50
+        second.close()
+        with pytest.raises(ConnectionRefusedError):
+            await ask_port(port)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_port_that_somebody_has_is_not_reserved(shared: bool) -> None:
+    """Even if they would share it: requests would go astray."""
+    listener = Listener("127.0.0.1", 0, Hello, shared=shared)
+    with pytest.raises(OSError, match="in use"):
+        reserve("127.0.0.1", int(listener.address.rpartition(":")[2]))
+    listener.close()
+
+
+async def ask_port(port: int) -> None:
+    """Connect."""
+    await asyncio.open_connection("127.0.0.1", port)

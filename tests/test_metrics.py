@@ -1,6 +1,8 @@
 """Prometheus text, to the letter."""
 
-from proxy.metrics import Counter, Histogram, Metrics
+import msgspec
+
+from proxy.metrics import Counter, Histogram, Metrics, Snapshot
 
 
 def test_counter_has_a_series_per_label_values() -> None:
@@ -74,3 +76,23 @@ def test_text_holds_all_series_and_the_gauges_of_now() -> None:
     assert "sidecar_up 0.5" in lines
     assert "# TYPE sidecar_up gauge" in lines
     assert "# TYPE sidecar_overhead_seconds histogram" in lines
+
+
+def test_a_snapshot_survives_the_journey() -> None:
+    """What another process has counted is added, series by series, new ones included."""
+    one, other = Metrics(), Metrics()
+    for metrics in (one, other):
+        metrics.usd.add(("a/m",), 0.25)
+        metrics.reloads.add(("ok",))
+        metrics.duration.add(0.2)
+    other.usd.add(("b/m",), 1)
+    sent = msgspec.msgpack.encode(other.snapshot({"a/m": 3}, 2))
+
+    snapshot = msgspec.msgpack.decode(sent, type=Snapshot)
+    one.take_in(snapshot)
+
+    assert (snapshot.flying, snapshot.visits) == ({"a/m": 3}, 2)
+    assert one.usd.values == {("a/m",): 0.5, ("b/m",): 1}
+    assert one.reloads.values == {("ok",): 1}
+    assert (one.duration.counts[2], one.duration.sum) == (2, 0.4)
+    assert other.usd.values == {("a/m",): 0.25, ("b/m",): 1}

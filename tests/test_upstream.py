@@ -1,6 +1,5 @@
 """May an upstream be asked now, and what it costs."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from proxy import errors
 from proxy.errors import UpstreamError
 from proxy.policy import Limits, Price
 from proxy.stats import DEFAULT_P50_MS
-from proxy.upstream import BARE_WAIT_S, MAX_REST_S, MAX_WAIT_S, QUOTA_WAIT_S, TRIP_AFTER, Gate, Live, blend
+from proxy.upstream import BARE_WAIT_S, MAX_REST_S, MAX_WAIT_S, QUOTA_WAIT_S, TRIP_AFTER, Bucket, Gate, Live, blend
 from proxy.wire import Usage
 
 from .upstream_words import live, provider, upstream
@@ -167,7 +166,7 @@ def test_rest_without_a_known_error_says_failures() -> None:
 async def filled(limits: Limits, *tokens: int) -> Gate:
     gate = Gate(limits)
     for one in tokens:
-        await gate.enter(one)
+        gate.enter(one)
     return gate
 
 
@@ -178,7 +177,7 @@ async def test_limits_per_minute(limits: dict[str, int], word: str) -> None:
     """When the minute's share is used up there is no place, and leaving gives none back."""
     gate = await filled(Limits(**limits), 5)
     assert gate.refuses(5) is None
-    await gate.enter(5)
+    gate.enter(5)
     gate.leave()
     gate.leave()
 
@@ -200,9 +199,8 @@ async def test_a_full_gate_refuses_instead_of_waiting() -> None:
     """Between the decision and the attempt others may have come; then the next upstream is asked, at once."""
     gate = await filled(Limits(rpm=1), 0)
 
-    async with asyncio.timeout(1):
-        with pytest.raises(errors.RateLimitError) as raised:
-            await gate.enter(0)
+    with pytest.raises(errors.RateLimitError) as raised:
+        gate.enter(0)
 
     assert raised.value.unsent
     assert "1 requests per minute" in raised.value.message
@@ -213,7 +211,7 @@ async def test_a_request_over_the_whole_limit_still_passes_once() -> None:
     """A prompt longer than a minute's tokens would otherwise never be served."""
     gate = Gate(Limits(tpm=10))
     assert gate.refuses(1000) is None
-    await gate.enter(1000)
+    gate.enter(1000)
 
     assert gate.refuses(1) is not None
 
@@ -300,8 +298,25 @@ async def test_an_upstream_has_three_reasons_to_refuse() -> None:
     subject = upstream("a/m", limits={"concurrency": 1})
     assert (repr(subject), subject.refuses(0, 0)) == ("<Upstream a/m>", None)
 
-    await subject.provider.gate.enter(0)
+    subject.provider.gate.enter(0)
     assert "at once" in (subject.refuses(0, 0) or "")
     subject.live.resting_until = 9
     assert "resting" in (subject.refuses(0, 0) or "")
     assert upstream("a/m", off="no key").refuses(0, 0) == "no key"
+
+
+async def test_a_bucket_takes_all_or_nothing() -> None:
+    """More than there can ever be takes all there is; what is given back may be taken again."""
+    bucket = Bucket(10, 60)
+    assert (bucket.take(4), bucket.take(7), bucket.has_room(6), bucket.has_room(7)) == (True, False, True, False)
+    bucket.give_back(4)
+    assert (bucket.take(1000), bucket.has_room(1), bucket.take(1)) == (True, False, False)
+
+
+async def test_a_request_that_its_tokens_stop_takes_no_place() -> None:
+    """What the first limit gave is given back when the second refuses."""
+    gate = await filled(Limits(rpm=2, tpm=10), 10)
+    for _ in range(3):
+        with pytest.raises(errors.RateLimitError, match="10 tokens per minute"):
+            gate.enter(5)
+    assert gate.in_flight == 1
