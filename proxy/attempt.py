@@ -81,14 +81,14 @@ class Attempt:
 class Timing:
     """The ends of all waits of one request, in monotonic seconds."""
 
-    __slots__ = ("_clock", "_first_s", "_idle_s", "connect_s", "deadline", "first_by")
+    __slots__ = ("_clock", "_first_s", "connect_s", "deadline", "first_by", "idle_s")
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float], client_s: float | None, *, stream: bool) -> None:
         """Start now. `client_s` is how long the client waits: for a stream's next event, or for a whole answer."""
         # A tenth earlier than the client gives up: an error with a reason, or somebody else's answer, beats silence.
         patience = float("inf") if client_s is None else 0.9 * client_s
         self._clock = clock
-        self._idle_s = timeouts.idle
+        self.idle_s = timeouts.idle
         self._first_s = min(timeouts.first_event_s, patience) if stream else timeouts.answer_s
         self.connect_s = timeouts.connect
         self.deadline = clock() + (timeouts.total if stream else min(timeouts.total, patience))
@@ -97,10 +97,6 @@ class Timing:
     def start_attempt(self) -> None:
         """Start the timer of the first event (of a stream) or of the answer."""
         self.first_by = min(self._clock() + self._first_s, self.deadline)
-
-    def idle_by(self) -> float:
-        """Return until when the next event may take."""
-        return min(self._clock() + self._idle_s, self.deadline)
 
     def spent(self) -> bool:
         """Say whether the time for the whole request is over."""

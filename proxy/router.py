@@ -4,6 +4,8 @@ The commit rule: nothing goes to the client before the first event with content.
 the policy lists tries the next upstream; after it, none does: the stream ends with the error.
 """
 
+from typing import Protocol
+
 import msgspec
 
 from proxy import wire
@@ -17,8 +19,22 @@ from proxy.upstream import Upstream
 from proxy.wire import ChatRequest
 
 
+class Reader(Protocol):
+    """Whoever asked for a stream."""
+
+    def write(self, data: bytes, /) -> bool:
+        """Take `data`. Returns False when that is enough for now. Must not raise."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until more may come. Raises ConnectionResetError when the client has left, or does not read."""
+        ...
+
+
 class Answer:
     """A complete answer: `body` is what the client gets."""
+
+    __slots__ = ("attempt", "body", "finish")
 
     def __init__(self, attempt: Attempt, body: bytes, finish: str | None) -> None:
         self.attempt = attempt
@@ -27,11 +43,12 @@ class Answer:
 
 
 class StreamAnswer:
-    """A stream that has begun to speak. `next` until it returns b"" or raises, then `close`, always."""
+    """A stream that has begun to speak. `pour` what follows `first`, then `close`, always."""
 
     def __init__(self, attempt: Attempt, received: Received, parser: StreamParser, timing: Timing) -> None:
         self.attempt = attempt
         self.first = b""
+        self._client: Reader
         self._fault: UpstreamError | None = None
         self._received = received
         self._parser = parser
@@ -58,18 +75,25 @@ class StreamAnswer:
             data = await self._received.next(self._timing.first_by)
         self.attempt.speaks()
 
-    async def next(self) -> bytes:
-        """Return the client's next bytes, b"" after the end. Raises UpstreamError when the stream cannot go on."""
+    async def pour(self, client: Reader) -> None:
+        """Hand the rest to `client` as it comes. Raises UpstreamError when the stream cannot go on."""
+        self._client = client
         while not self._ended:
             if self._fault is not None:
                 raise self._interrupted(self._fault)
             try:
-                out = self._feed(await self._received.next(self._timing.idle_by()))
+                await self._received.pour(self._pass_on, self._timing.idle_s, self._timing.deadline)
             except UpstreamError as error:
-                out = self._failed(error)
-            if out:
-                return out
-        return b""
+                client.write(self._failed(error))
+            await client.drain()
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Give the client what `data` is for it. Returns False when that is enough for now."""
+        try:
+            out = self._feed(data)
+        except UpstreamError as error:
+            out = self._failed(error)
+        return self._client.write(out) and not self._ended and self._fault is None
 
     def _feed(self, data: bytes) -> bytes:
         """Return the client's bytes for `data`; b"" is the end of the upstream's."""
@@ -109,6 +133,8 @@ class StreamAnswer:
 class Walk:
     """One request's way along its chain; `failed` are the attempts that came to nothing."""
 
+    __slots__ = ("_client_s", "_timing", "attempts", "failed", "request", "request_id", "route", "tools", "upstream_s")
+
     def __init__(
         self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
     ) -> None:
@@ -117,14 +143,10 @@ class Walk:
         self.tools = tools
         self.request_id = request_id
         self.failed: list[tuple[Upstream, UpstreamError]] = []
+        self.attempts = 0  # upstreams that were asked and failed
         self.upstream_s = 0.0
         self._client_s = client_s
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
-
-    @property
-    def attempts(self) -> int:
-        """Return how many upstreams were asked and failed."""
-        return sum(not error.unsent for _, error in self.failed)
 
     async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
@@ -135,6 +157,7 @@ class Walk:
                 return await self._attempt(upstream)
             except UpstreamError as error:
                 self.failed.append((upstream, error))
+                self.attempts += not error.unsent
                 # Whoever has begun to rest since the decision is passed over.
                 able = (one for one in waiting if one.live.refuses(self.tools.clock()) is None)
                 following = next(able, None) if fall_back and self._may_go_on(error) else None
@@ -154,7 +177,7 @@ class Walk:
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
         rendered = provider.adapter.render(request, upstream.target)
-        await provider.gate.enter(request.input_tokens)
+        provider.gate.enter(request.input_tokens)
         attempt = Attempt(upstream, rendered, self.tools)
         timing.start_attempt()
         received = None

@@ -6,17 +6,17 @@ absolute end (`by`, in the event loop's time), so bytes that drip in cannot push
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawResponseMessage
 from yarl import URL
 
 from proxy import __version__
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
-from proxy.pool import LateError, Link, Pool
+from proxy.link import Answer, LateError, Link
+from proxy.pool import Pool
 
 # A complete answer larger than this is a fault: it has to be held in memory to be checked (8 x the largest recorded).
 MAX_ANSWER: Final = 32 << 20
@@ -31,7 +31,7 @@ class Received:
 
     __slots__ = ("_link", "_origin", "_transport", "headers", "status")
 
-    def __init__(self, transport: "Transport", origin: URL, link: Link, head: RawResponseMessage) -> None:
+    def __init__(self, transport: "Transport", origin: str, link: Link, head: Answer) -> None:
         self._transport = transport
         self._origin = origin
         self._link: Link | None = link
@@ -52,9 +52,26 @@ class Received:
             self.abort()  # nothing more will come: the connection is free for the next request
         return data
 
+    async def pour(self, sink: Callable[[bytes], bool], idle_s: float, deadline: float) -> None:
+        """Hand the next bytes to `sink` as they come, b"" at the end, until it returns False. Raises like `next`: when
+        nothing came for `idle_s`, and past `deadline`.
+        """
+        link = self._link
+        if link is None:
+            sink(b"")
+            return
+        try:
+            await link.pour(sink, idle_s, deadline)
+        except _FOREIGN as error:
+            raise _translated(error, "the upstream fell silent") from error
+        if link.whole():
+            self.abort()
+
     async def read(self, by: float) -> bytes:
         """Return the whole body. Raises UnavailableError when it is cut short or over MAX_ANSWER."""
         first = await self.next(by)
+        if self._link is None:
+            return first  # all of it was there: so with nearly every answer
         parts, size = [first], len(first)
         while first and (part := await self.next(by)):
             parts.append(part)
@@ -66,7 +83,7 @@ class Received:
     def finish(self) -> None:
         """Let go of an answer that is complete. Its connection is kept if the last framing bytes come soon."""
         link = self._link
-        if link is not None and link.body is not None and not link.body.is_eof():
+        if link is not None and not link.complete():
             self._transport.linger(self._origin, link)
         elif link is not None:
             self._transport.pool.give(self._origin, link)
@@ -85,7 +102,7 @@ class Transport:
     def __init__(self) -> None:
         self.pool = Pool()
         self._lingering: set[asyncio.Task[None]] = set()
-        self._heads: dict[tuple[str, int], tuple[URL, bytes, Mapping[str, str]]] = {}
+        self._heads: dict[tuple[str, int], tuple[str, bytes, Mapping[str, str]]] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -114,7 +131,7 @@ class Transport:
         except _FOREIGN as error:
             raise _translated(error, "the upstream did not answer in time") from error
 
-    async def _open(self, origin: URL, connect_s: float, by: float) -> Link:
+    async def _open(self, origin: str, connect_s: float, by: float) -> Link:
         wait_s = min(connect_s, by - asyncio.get_running_loop().time())
         if wait_s <= 0:  # which aiohttp would take for "no limit"
             raise LateError
@@ -125,7 +142,7 @@ class Transport:
                 raise
             return await self.pool.open(origin, wait_s)
 
-    async def _ask(self, origin: URL, link: Link, head: bytes, body: bytes, by: float) -> Received:
+    async def _ask(self, origin: str, link: Link, head: bytes, body: bytes, by: float) -> Received:
         link.by = by
         try:
             answer = await link.ask(head, body)
@@ -141,13 +158,13 @@ class Transport:
             )
         return received
 
-    def linger(self, origin: URL, link: Link) -> None:
+    def linger(self, origin: str, link: Link) -> None:
         """Read the rest of a finished answer, if it comes soon, so that its connection can be kept."""
         task = asyncio.get_running_loop().create_task(self._linger(origin, link))
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
 
-    async def _linger(self, origin: URL, link: Link) -> None:
+    async def _linger(self, origin: str, link: Link) -> None:
         link.by = asyncio.get_running_loop().time() + _LINGER_S
         try:
             while await link.read():
@@ -157,7 +174,7 @@ class Transport:
         finally:
             self.pool.give(origin, link)
 
-    def _head(self, url: str, headers: Mapping[str, str]) -> tuple[URL, bytes]:
+    def _head(self, url: str, headers: Mapping[str, str]) -> tuple[str, bytes]:
         """Return the address and the request's head up to the digits of its length, made once per set of headers."""
         # `headers` is kept with its id, so that no other object can get that id.
         found = self._heads.get((url, id(headers)))
@@ -169,7 +186,7 @@ class Transport:
         head = f"POST {parsed.raw_path_qs} HTTP/1.1\r\n{text}Accept: */*\r\nContent-Length: ".encode()
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
-        origin = parsed.origin()
+        origin = str(parsed.origin())
         self._heads[url, id(headers)] = origin, head, headers
         return origin, head
 

@@ -127,7 +127,7 @@ async def test_with_a_fallback(
 
     got = await (await sidecar(faulty, other)).post(body)
 
-    assert len(other.requests) == fault.falls_back
+    assert len(other.requests) == fault.falls_back, (got.status, got.body)
     if fault.falls_back:
         assert (got.status, got.text, got.headers["x-sidecar-attempts"]) == (200, "from B", "2")
         assert got.headers["x-sidecar-upstream"] == "p1/m"

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, check_error
+from proxy.optimizer import RANKED_S
+from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, check_error, until
 from tests.fake_upstream import Play, completion, error, events, stream
 
 FALLBACK = 'strategy = "cheapest"\n[fallback]\n'
@@ -150,6 +151,8 @@ async def test_live_latency_moves_the_choice(sidecar: StartSidecar, upstream: St
     assert (await running.post()).headers["x-sidecar-upstream"] == "p0/m"
     for _ in range(10):
         await running.post({**CHAT, "model": "p1/m"})
+    learned = running.app.tools.clock()
+    await until(lambda: running.app.tools.clock() > learned + RANKED_S)
     assert (await running.post()).headers["x-sidecar-upstream"] == "p1/m"
 
 
