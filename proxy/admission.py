@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from proxy.connection import BODY_S
 from proxy.errors import ClientError
+from proxy.lane import BODY_S, late_body
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 MAX_BODY: Final = 32 << 20
@@ -71,8 +71,7 @@ class Admission(msgspec.Struct, frozen=True):
             async with asyncio.timeout(self.body_s):
                 return await self._read(request)
         except TimeoutError:
-            text = f"the body did not arrive within {self.body_s:g} s"
-            raise ClientError(text, status=408, code="request_timeout") from None
+            raise late_body(self.body_s) from None
         except web.RequestPayloadError:
             raise ClientError("the body is not framed as HTTP says") from None
 

@@ -1,19 +1,23 @@
-"""One client connection: aiohttp's HTTP/1 parser, our own bytes out, and the timers aiohttp lacks.
+"""One client connection: aiohttp's HTTP/1 parser, and the timers aiohttp lacks.
 
-Answers are written as bytes, not as `web.Response` objects; `SENT` tells aiohttp that there is nothing left to do.
+A chat request whose head is known (`heads`) takes the short lane: its body is collected here and answered by a task of
+its own, while aiohttp's parser and handler rest. The next request may take either way; what a client sends before it
+has its answer waits for that answer.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from aiohttp import web
 
+from proxy.client import Client, Sent, head_bytes
 from proxy.errors import ClientError, ProxyError
+from proxy.heads import Key, usual
+from proxy.lane import Arriving, Lane, late_body
 
-# A whole head, and then a whole body, must be in within these: absolute, so that a byte now and then does not help.
+# A whole head must be in within this: absolute, so that a byte now and then does not help.
 HEAD_S: Final = 10.0
-BODY_S: Final = 30.0
 # A client that takes nothing for this long has its answer, and the upstream behind it, cut off.
 STALL_S: Final = 60.0
 # After a refusal the rest of a body is read and dropped for this long: closing on unread bytes resets the connection,
@@ -21,38 +25,15 @@ STALL_S: Final = 60.0
 _LINGER_S: Final = 2.0
 # Longer than the 60-75 s of usual load balancers and SDK pools, so that we are not the side that closes first.
 KEEP_ALIVE_S: Final = 90.0
-# Above this, head and body are written one after the other: joining copies the body (2 MB: 0.4 ms).
-_JOIN: Final = 1 << 16
-
-_REASONS: Final = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
-    415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error",
-    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip
-_STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason}\r\n".encode() for status, reason in _REASONS.items()}
-
-
-class _Sent(web.StreamResponse):
-    """What a handler returns when the bytes are out already."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Wait until the client has taken enough of it: nobody piles up answers by asking and not reading."""
-        if isinstance(request.protocol, Connection):
-            await request.protocol.drain()
-
-    async def write_eof(self, data: Any = b"") -> None:
-        """Do nothing."""
+# What a client may send ahead of its answer before it is told to wait.
+_AHEAD: Final = 1 << 16
+_UNKNOWN: Final = -1
 
 
 class Connection(web.RequestHandler):
     """aiohttp's connection with our errors and timers."""
 
-    __slots__ = ("_late", "_server")
+    __slots__ = ("_ahead", "_answered", "_answering", "_arriving", "_key", "_last", "_late", "_open", "_server")
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -65,6 +46,15 @@ class Connection(web.RequestHandler):
         )
         self._server = server
         self._late: asyncio.TimerHandle | None = None
+        self._answered = 0  # of the requests that aiohttp has parsed
+        self._last = False
+        # Bytes still to come of the request that aiohttp's parser is in: 0 between two, _UNKNOWN for good once
+        # anything but a chat request or a head alone has come. Only at 0 does the next byte begin a request for sure.
+        self._open = 0
+        self._key: Key | None = None  # of the head that aiohttp's parser has taken last
+        self._arriving: Arriving | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._ahead = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first head."""
@@ -72,15 +62,39 @@ class Connection(web.RequestHandler):
         self._start_clock()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and the answer: nobody is there to take it."""
         self._stop_clock()
+        if self._arriving is not None:
+            self._arriving.timer.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; the clock runs while a head has begun and is not complete."""
+        """Take the short lane if the head is known, else parse."""
+        if self._arriving is not None:
+            self._collect(self._arriving, data)
+        elif self._answering is not None:
+            self._wait_in_line(data)
+        else:
+            lane = self._server.lane if self._open == 0 and self._at_rest else None
+            key = lane.heads.key(data) if lane is not None else None
+            if lane is None or key is None or not self._enter(lane, key, data):
+                self._parse(data, key)
+
+    def _parse(self, data: bytes, key: Key | None) -> None:
+        """Give `data` to aiohttp's parser; the clock runs while a head has begun and is not complete."""
         before = self._request_count
+        # A head alone, which came where a request may begin: a GET, if aiohttp finds no body announced in it.
+        alone = self._open == 0 and self._at_rest and data.find(b"\r\n\r\n") == len(data) - 4
+        if data:
+            self._open = max(_UNKNOWN, (key.start + key.length if key is not None else self._open) - len(data))
         super().data_received(data)
+        if alone and self._request_count == before + 1 and self._messages[-1][1].is_eof():
+            self._open = 0
         if self._request_count != before:
+            # Only a head that came alone is surely the one that its handler will ask to remember.
+            self._key = key if self._request_count == before + 1 else None
             self._stop_clock()
             reading = self._current_request
             if reading is not None and not reading.content.is_eof():
@@ -101,14 +115,107 @@ class Connection(web.RequestHandler):
                     transport.abort()
                     raise ConnectionResetError("the client stopped reading") from None
 
+    # ---- the short lane ------------------------------------------------------------------------------------------
+
+    def learn(self, request: web.BaseRequest, judged: object) -> None:
+        """Let the next request with the same head as `request` take the short lane, with `judged`."""
+        key, self._key = self._key, None
+        lane = self._server.lane
+        if lane is not None and key is not None and usual(request):
+            lane.heads.learn(key, judged)
+
+    def _enter(self, lane: Lane[Any], key: Key, data: bytes) -> bool:
+        """Take the request that begins `data`. Returns False when its head is not known, or its body not usual."""
+        judged = lane.heads.get(key)
+        if judged is None or not 0 < key.length <= lane.max_body:
+            return False
+        self._stop_clock()
+        body = data[key.start :]
+        client = Client(self, self.transport, keeps=True)
+        if len(body) == key.length:
+            self._answer(lane, client, lane.answer(client, judged, body))
+        else:
+            timer = self._loop.call_later(lane.body_s, self._refuse, late_body(lane.body_s))
+            self._arriving = Arriving(key.length, timer, self._loop.create_future())
+            self._answer(lane, client, self._when_whole(lane, client, judged, self._arriving.whole))
+            self._collect(self._arriving, body)
+        return True
+
+    def _answer(self, lane: Lane[Any], client: Client, answering: Coroutine[Any, Any, None]) -> None:
+        self._answering = task = self._loop.create_task(self._carry(lane, answering, client))
+        lane.inside.add(task)
+
+    async def _when_whole(self, lane: Lane[Any], client: Client, judged: Any, whole: asyncio.Future[bytes]) -> None:
+        await lane.answer(client, judged, await whole)
+
+    def _collect(self, arriving: Arriving, data: bytes) -> None:
+        """Take the next bytes of a body. What comes behind its end is the next request's."""
+        arriving.parts.append(data)
+        arriving.missing -= len(data)
+        if arriving.missing > 0:
+            return
+        arriving.timer.cancel()
+        self._arriving = None
+        if arriving.missing < 0:
+            arriving.parts[-1], self._ahead = data[: arriving.missing], data[arriving.missing :]
+        if not arriving.whole.done():
+            arriving.whole.set_result(b"".join(arriving.parts))
+
+    async def _carry(self, lane: Lane[Any], answering: Coroutine[Any, Any, None], client: Client) -> None:
+        """Answer one request, then let the next one in."""
+        keeps = False
+        try:
+            await answering
+            if self._paused:
+                await self.drain()
+            keeps = client.keeps and self.staying
+        except ConnectionError:
+            pass  # the client left
+        finally:
+            if (task := self._answering) is not None:
+                lane.inside.discard(task)
+            self._answering = None
+            if not keeps:
+                self.force_close()
+        # What aiohttp does behind each of its answers.
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
+        if self._ahead and self.transport is not None:
+            data, self._ahead = self._ahead, b""
+            self.transport.resume_reading()
+            self.data_received(data)
+
+    def _wait_in_line(self, data: bytes) -> None:
+        self._ahead += data
+        if len(self._ahead) > _AHEAD and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _process_keepalive(self) -> None:
+        """Close when nothing was asked for long; aiohttp does not know of answers on the short lane."""
+        if self._answering is not None:
+            self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
+        super()._process_keepalive()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Wait for the answer, at most `timeout` seconds, and close."""
+        if self._answering is not None:
+            await asyncio.wait([self._answering], timeout=timeout)
+        if self._answering is not None:
+            self._answering.cancel()
+        await super().shutdown(timeout)
+
+    # ---- refusals ------------------------------------------------------------------------------------------------
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer what aiohttp's parser refused. Its own message quotes the bytes it refused, which may be a key."""
         if isinstance(exc, ConnectionError):
-            return _Sent(keep_alive=False)  # not a parser's: a handler met a client that had left
+            return Sent(self, keep_alive=False)  # not a parser's: a handler met a client that had left
         error = ClientError("the request is not valid HTTP")
-        return send(request, error.status, self._server.note(error), error.body(), close=True)
+        client = client_of(request)
+        client.keeps = False
+        client.send(error.status, self._server.note(error), error.body())
+        return client.sent()
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """Say nothing: what a client sent, or that it left, is no event; our own faults are logged by the server."""
@@ -116,7 +223,22 @@ class Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """True between requests."""
-        return self._waiter is not None and not self._waiter.done() and self._late is None
+        return self._at_rest and self._late is None
+
+    @property
+    def full(self) -> bool:
+        """True while the client takes less than is written."""
+        return self._paused
+
+    @property
+    def _at_rest(self) -> bool:
+        """True when all that was asked has been answered. aiohttp's own loop may need a turn more to notice."""
+        return self._request_count == self._answered and not self._last and self._answering is None
+
+    def answered(self, *, last: bool) -> None:
+        """Note that aiohttp's handler has written an answer; `last` that the connection closes behind it."""
+        self._answered += 1
+        self._last = last
 
     @property
     def staying(self) -> bool:
@@ -133,116 +255,55 @@ class Connection(web.RequestHandler):
 
     def _too_late(self) -> None:
         self._late = None
+        text = f"the request head did not arrive within {self._server.head_s:g} s"
+        self._refuse(ClientError(text, status=408, code="request_timeout"))
+
+    def _refuse(self, error: ClientError) -> None:
+        """Answer what nobody handles, and close."""
         if self.transport is None:
             return
-        text = f"the request head did not arrive within {self._server.head_s:g} s"
-        error = ClientError(text, status=408, code="request_timeout")
         body = error.body()
-        self.transport.write(_head(error.status, self._server.note(error), len(body), close=True) + body)
+        self.transport.write(head_bytes(error.status, self._server.note(error), len(body), close=True) + body)
         self.force_close()
 
 
-def _head(status: int, headers: Mapping[str, str], length: int | None, *, close: bool) -> bytes:
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    if "content-type" not in headers:
-        lines.append("content-type: application/json\r\n")
-    if length is not None:
-        lines.append(f"content-length: {length}\r\n")
-    if close:
-        lines.append("connection: close\r\n")
-    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} -\r\n".encode()
-    return line + "".join(lines).encode("latin-1", "replace") + b"\r\n"
-
-
-def send(
-    request: web.BaseRequest, status: int, headers: Mapping[str, str], body: bytes, *, close: bool = False
-) -> web.StreamResponse:
-    """Write a whole answer; JSON unless `headers` say otherwise. Values of `headers` must be free of line ends."""
-    close = close or not _keeps(request)
-    transport = request.transport
-    if transport is not None:
-        head = _head(status, headers, len(body), close=close)
-        if request.method == "HEAD":
-            transport.write(head)
-        elif len(body) < _JOIN:
-            transport.write(head + body)
-        else:
-            transport.write(head)
-            transport.write(body)
-    return _Sent(keep_alive=not close)
-
-
-def _keeps(request: web.BaseRequest) -> bool:
-    """Say whether the connection stays open behind the answer."""
-    return request.keep_alive and isinstance(request.protocol, Connection) and request.protocol.staying
-
-
-def send_error(request: web.BaseRequest, headers: dict[str, str], error: ProxyError) -> web.StreamResponse:
-    """Write `error`, and tell SDKs not to try again where that cannot help."""
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, -int(-error.retry_after_s // 1)))
-    else:
-        headers["x-should-retry"] = "false"
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
+def client_of(request: web.BaseRequest) -> Client:
+    """Return where the answer to a request that aiohttp has parsed goes."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)  # noqa: S101  # nosec B101  # the server makes no other
     # A body that was not read to its end would be taken for the next request.
-    return send(request, error.status, headers, error.body(), close=not request.content.is_eof())
+    keeps = request.keep_alive and request.content.is_eof()
+    chunked, bare = request.version >= (1, 1), request.method == "HEAD"
+    return Client(connection, request.transport, keeps=keeps, chunked=chunked, bare=bare)
 
 
-class EventStream:
-    """A streamed answer: chunked, or until close for HTTP/1.0."""
-
-    __slots__ = ("_chunked", "_keep_alive", "_protocol", "_transport")
-
-    def __init__(self, request: web.BaseRequest) -> None:
-        self._transport = request.transport
-        self._protocol: Connection = request.protocol  # type: ignore[assignment]  # the server makes no other
-        self._chunked = request.version >= (1, 1)
-        self._keep_alive = self._chunked and _keeps(request)
-
-    def start(self, headers: Mapping[str, str], first: bytes) -> None:
-        """Write head and first events in one piece, so that no packet waits for another."""
-        framing = {"transfer-encoding": "chunked"} if self._chunked else {}
-        head = _head(200, {**headers, **framing}, None, close=not self._keep_alive)
-        self._write(head + self._framed(first))
-
-    async def write(self, data: bytes) -> None:
-        """Write events; waits while the client reads too slowly."""
-        self._write(self._framed(data))
-        await self._protocol.drain()
-
-    def end(self, error: ProxyError | None) -> web.StreamResponse:
-        """Write the end of the answer, with `error` as its last event. The connection stays: its framing is whole."""
-        last = self._framed(error.event()) if error is not None else b""
-        self._write(last + (b"0\r\n\r\n" if self._chunked else b""))
-        return _Sent(keep_alive=self._keep_alive)
-
-    def _framed(self, data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionResetError("the client left")
-        self._transport.write(data)
+def send(request: web.BaseRequest, status: int, headers: str, body: bytes) -> web.StreamResponse:
+    """Write a whole answer to a request that aiohttp has parsed."""
+    client = client_of(request)
+    client.send(status, headers, body)
+    return client.sent()
 
 
 class Server(web.Server):
     """aiohttp's low-level server, making our connections.
 
-    `note` is told of every refusal before there is a request, and returns the headers of its answer.
+    `note` is told of every refusal before there is a request, and returns the headers of its answer. Without a `lane`
+    aiohttp parses every head.
     """
 
     def __init__(
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        note: Callable[[ProxyError], dict[str, str]],
+        note: Callable[[ProxyError], str],
         *,
+        lane: Lane[Any] | None = None,
         head_s: float = HEAD_S,
         stall_s: float = STALL_S,
     ) -> None:
         # A client that leaves cancels its handler, and with it the upstream that is being paid for.
         super().__init__(handler, handler_cancellation=True)
         self.note = note
+        self.lane = lane
         self.head_s = head_s
         self.stall_s = stall_s
         self.leaving = False

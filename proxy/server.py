@@ -14,10 +14,12 @@ from typing import Any
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.connection import EventStream, send, send_error
+from proxy.client import Client
+from proxy.connection import Connection, client_of
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
-from proxy.gateway import Gateway
+from proxy.gateway import Gateway, Overrides
+from proxy.lane import Lane
 from proxy.router import StreamAnswer
 from proxy.visit import Visit
 from proxy.wire import decode_chat
@@ -61,24 +63,49 @@ class Sidecar:
         try:
             admission.check_caller(request.headers)
             return await self._enter(request, request_id, doors)
-        except ProxyError as error:
-            refusal = error
         except ConnectionError:
             raise  # the client left: aiohttp closes the connection
         except Exception as error:
+            return self._refuse(client_of(request), error, request_id)
+
+    def lane(self) -> Lane[Overrides]:
+        """Return the short lane to the chat door, for requests whose heads have been judged on the main port."""
+        admission = self.admission
+        return Lane(
+            lambda client, said, body: self._guarded(client, self._next_id(), said, body, self.tools.clock()),
+            self.in_flight,
+            admission.max_body,
+            admission.body_s,
+        )
+
+    async def _guarded(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
+        """The outermost handler of the chat door."""
+        try:
+            await self._answer(client, request_id, said, body, began)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            self._refuse(client, error, request_id)
+
+    def _refuse(self, client: Client, error: Exception, request_id: str) -> web.StreamResponse:
+        """Answer a request that never got to a policy, or that we failed."""
+        if isinstance(error, ProxyError):
+            refusal = error
+        else:
             # Our own fault. The log gets its kind and place; a traceback could quote what a client sent.
             at = traceback.extract_tb(error.__traceback__)[-1]
             fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
             self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
             refusal = ProxyError("the sidecar failed; its log says where")
-        return send_error(request, self.note(refusal, request_id), refusal)
+        client.fail(self.note(refusal, request_id), refusal)
+        return client.sent()
 
-    def note(self, refusal: ProxyError, request_id: str = "") -> dict[str, str]:
-        """Count and log a request that never got to a policy; returns the headers of its answer."""
+    def note(self, refusal: ProxyError, request_id: str = "") -> str:
+        """Count and log a request that never got to a policy; returns the header lines of its answer."""
         request_id = request_id or self._next_id()
         self.tools.metrics.requests.add(("none", "none", str(refusal.status)))
         self.tools.log("refused", self.tools.wall(), request_id=request_id, status=refusal.status, code=refusal.code)
-        return {"x-request-id": request_id}
+        return f"x-request-id: {request_id}\r\n"
 
     def _next_id(self) -> str:
         return f"{self._prefix}{next(self._ids)}"
@@ -101,55 +128,60 @@ class Sidecar:
             allowed = ", ".join(methods)
             text = f"{path[:200]} takes {allowed}, not {request.method[:20]}"
             refusal = ClientError(text, status=405, code="method_not_allowed")
-            return send_error(request, {**self.note(refusal, request_id), "allow": allowed}, refusal)
+            client = client_of(request)
+            client.fail(f"{self.note(refusal, request_id)}allow: {allowed}\r\n", refusal)
+            return client.sent()
         return await door(request, request_id)
 
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """The main door. Whoever is inside is waited for when the sidecar stops."""
+        """The main door, for a request that aiohttp has parsed."""
+        began = self.tools.clock()
         task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a handler always runs in one
-        self.in_flight.add(task)
+        self.in_flight.add(task)  # whoever is inside is waited for when the sidecar stops
         try:
-            return await self._answer(http, request_id)
+            body = await self.admission.read(http)
+            said = overrides(http)
+            if isinstance(http.protocol, Connection):
+                http.protocol.learn(http, said)
+            client = client_of(http)
+            await self._guarded(client, request_id, said, body, began)
         finally:
             self.in_flight.discard(task)
+        return client.sent()
 
-    async def _answer(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """Read, decode, decide, route, relay; the books are closed once, at the end."""
-        began = self.tools.clock()
-        body = await self.admission.read(http)
+    async def _answer(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
+        """Decode, decide, route, relay; the books are closed once, at the end."""
         request = decode_chat(body, int(self.tools.wall()))
-        said = overrides(http)
         plan = self.gateway.plan(request, said)
         walk = self.gateway.walk(request, plan, request_id, said)
         visit = Visit(request, request_id, plan, walk, began)
         try:
             visit.answer = await self.gateway.go(walk, plan, said)
             if isinstance(visit.answer, StreamAnswer):
-                return await self._relay(http, visit, visit.answer)
-            visit.status = 200
-            return send(http, 200, visit.headers(), visit.answer.body)
+                await self._relay(client, visit, visit.answer)
+            else:
+                visit.status = 200
+                client.send(200, visit.head(), visit.answer.body)
         except ProxyError as error:
             visit.error, visit.status = error, error.status
-            return send_error(http, visit.headers(), error)
+            client.fail(visit.head(), error)
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
             visit.error = _shutting_down()
             visit.status = visit.error.status
-            return send_error(http, visit.headers(), visit.error)
+            client.fail(visit.head(), visit.error)
         finally:
             # No await here: a client that has all it wanted may cancel us, and the books must close first.
             if isinstance(visit.answer, StreamAnswer):
                 visit.answer.close()
             visit.record(self.tools)
 
-    async def _relay(self, http: web.BaseRequest, visit: Visit, answer: StreamAnswer) -> web.StreamResponse:
+    async def _relay(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:
         """Pass a stream on. A fault in it becomes an error event and never a clean end."""
-        stream = EventStream(http)
-        stream.start(visit.headers(), answer.first)
+        client.start(visit.head(), answer.first)
         try:
-            while piece := await answer.next():
-                await stream.write(piece)
+            await answer.pour(client)
         except UpstreamError as error:
             visit.error = error
         except asyncio.CancelledError:
@@ -157,7 +189,7 @@ class Sidecar:
                 raise
             visit.error = _shutting_down()
         visit.status = 200
-        return stream.end(visit.error)
+        client.end(visit.error)
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:
@@ -165,7 +197,7 @@ class Sidecar:
         return send_json(http, request_id, {"status": "ok"})
 
     async def _status(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        own = {"ready": self.ready, "in_flight": len(self.in_flight)}
+        own = {"ready": self.ready}
         return send_json(http, request_id, {**self.gateway.status(), **own})
 
 

@@ -1,12 +1,13 @@
 """What is told about one request: the headers of its answer, its log line, its counters. Never what was said in it."""
 
 from typing import Final
-from urllib.parse import quote
+
+import msgspec
 
 from proxy.attempt import Tools
 from proxy.errors import ProxyError
 from proxy.gateway import Plan
-from proxy.log import short
+from proxy.log import plain, short
 from proxy.router import Answer, StreamAnswer, Walk
 from proxy.wire import ChatRequest
 
@@ -14,10 +15,13 @@ from proxy.wire import ChatRequest
 CLIENT_LEFT: Final = 499
 # A header names at most this many dropped parameters.
 _LISTED: Final = 20
+_EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 
 class Visit:
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
+
+    __slots__ = ("_began", "_plan", "_request", "_request_id", "_walk", "answer", "error", "status")
 
     def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
         self.answer: Answer | StreamAnswer | None = None
@@ -29,60 +33,84 @@ class Visit:
         self._walk = walk
         self._began = began
 
-    def headers(self) -> dict[str, str]:
-        """Return the headers of the answer, whether it is one or an error."""
+    def head(self) -> str:
+        """Return the header lines of the answer, whether it is one or an error."""
         walk, answer = self._walk, self.answer
         upstream_ms = walk.upstream_s * 1000
         proxy_ms = (walk.tools.clock() - self._began) * 1000 - upstream_ms
-        headers = {
-            "x-request-id": self._request_id,
-            "x-sidecar-policy": _plain(self._plan.route.name),
-            "x-sidecar-attempts": str(walk.attempts + (answer is not None)),
-            "server-timing": f"proxy;dur={proxy_ms:.3f}, upstream;dur={upstream_ms:.3f}",
-        }
-        if answer is not None:
-            headers["x-sidecar-upstream"] = _plain(answer.attempt.upstream.name)
-            if dropped := answer.attempt.rendered.dropped:
-                headers["x-sidecar-dropped"] = ", ".join(map(_plain, dropped[:_LISTED]))
-        elif walk.failed:
-            headers["x-sidecar-upstream"] = _plain(walk.failed[-1][0].name)
-        if self._request.stream and answer is not None:
-            headers["content-type"] = "text/event-stream; charset=utf-8"
-            headers["cache-control"] = "no-cache"
-        return headers
+        upstream = answer.attempt.upstream if answer is not None else walk.failed[-1][0] if walk.failed else None
+        lines = (
+            f"x-request-id: {self._request_id}\r\n"
+            f"x-sidecar-policy: {plain(self._plan.route.name)}\r\n"
+            f"x-sidecar-attempts: {self._attempts()}\r\n"
+            f"server-timing: proxy;dur={proxy_ms:.3f}, upstream;dur={upstream_ms:.3f}\r\n"
+        )
+        if upstream is not None:
+            lines += f"x-sidecar-upstream: {upstream.plain_name}\r\n"
+        if answer is None:
+            return lines
+        if dropped := answer.attempt.rendered.dropped:
+            lines += f"x-sidecar-dropped: {', '.join(map(plain, dropped[:_LISTED]))}\r\n"
+        return lines + _EVENTS if self._request.stream else lines
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
-        request, plan, walk, answer = self._request, self._plan, self._walk, self.answer
+        request, walk, answer = self._request, self._walk, self.answer
         seconds = tools.clock() - self._began
-        tools.metrics.requests.add((plan.route.name, request.mode.value, str(self.status)))
+        mode, policy = "stream" if request.stream else "complete", self._plan.route.name
+        tools.metrics.requests.add((policy, mode, str(self.status)))
         tools.metrics.duration.add(seconds)
         if not isinstance(answer, StreamAnswer):
             tools.metrics.overhead.add(max(0.0, seconds - walk.upstream_s))
-        attempt = answer.attempt if answer is not None else None
-        usage = attempt.usage if attempt is not None else None
-        tools.log(
-            "request",
-            tools.wall(),
+        line = RequestLine(
+            ts=_thousandth(tools.wall()),
             request_id=self._request_id,
-            policy=plan.route.name,
+            policy=policy,
             model=short(request.model),
-            upstream=short(attempt.upstream.name) if attempt is not None else None,
-            mode=request.mode.value,
+            mode=mode,
             status=self.status,
-            attempts=walk.attempts + (attempt is not None),
-            ms=round(seconds * 1000, 3),
-            upstream_ms=round(walk.upstream_s * 1000, 3),
-            first_token_ms=round(attempt.first_s * 1000, 3) if attempt is not None and attempt.first_s else None,
-            finish=answer.finish if answer is not None else None,
-            input_tokens=usage.input if usage is not None else None,
-            output_tokens=usage.output if usage is not None else None,
-            usd=attempt.usd if attempt is not None else None,
-            error=(self.error.code or self.error.type) if self.error is not None else None,
+            attempts=self._attempts(),
+            ms=_thousandth(seconds * 1000),
+            upstream_ms=_thousandth(walk.upstream_s * 1000),
         )
+        if answer is not None:
+            attempt, usage = answer.attempt, answer.attempt.usage
+            line.upstream = short(attempt.upstream.name)
+            line.finish = answer.finish
+            line.usd = attempt.usd
+            if attempt.first_s:
+                line.first_token_ms = _thousandth(attempt.first_s * 1000)
+            if usage is not None:
+                line.input_tokens, line.output_tokens = usage.input, usage.output
+        if self.error is not None:
+            line.error = self.error.code or self.error.type
+        tools.log.line(line)
+
+    def _attempts(self) -> int:
+        return self._walk.attempts + (self.answer is not None)
 
 
-def _plain(name: str) -> str:
-    """Return a client's `name` fit for a header: it may hold anything, and any amount of it."""
-    name = short(name)
-    return name if name.isascii() and name.isprintable() else quote(name, safe="/:@.-_ ")
+def _thousandth(number: float) -> float:
+    """Return `number`, not negative, to three digits; less than half of what `round` takes, four times a line."""
+    return int(number * 1000 + 0.5) / 1000
+
+
+class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):
+    """A request's line in the log; what is None is left out."""
+
+    ts: float
+    request_id: str
+    policy: str
+    model: str
+    upstream: str | None = None
+    mode: str
+    status: int
+    attempts: int
+    ms: float
+    upstream_ms: float
+    first_token_ms: float | None = None
+    finish: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    usd: float | None = None
+    error: str | None = None

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from proxy.connection import EventStream, Server, send
+from proxy.connection import Server, client_of, send
 from proxy.errors import ProxyError
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, Wire, check_error, request, until
 from tests.fake_upstream import Play, chunk, stream
@@ -63,7 +63,7 @@ async def left_behind(give: GIVE) -> AsyncIterator[Awaitable[BaseException | Non
             raise
         return answer
 
-    server = Server(handle, lambda error: {})
+    server = Server(handle, lambda error: "")
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
     try:
@@ -78,13 +78,14 @@ async def left_behind(give: GIVE) -> AsyncIterator[Awaitable[BaseException | Non
 
 
 def _stream(http: web.BaseRequest) -> web.StreamResponse:
-    answer = EventStream(http)
-    answer.start({}, b"data: 1\n\n")
-    return answer.end(ProxyError("no"))
+    answer = client_of(http)
+    answer.start("", b"data: 1\n\n")
+    answer.end(ProxyError("no"))
+    return answer.sent()
 
 
 def _whole(http: web.BaseRequest) -> web.StreamResponse:
-    return send(http, 200, {}, b"1" * 100_000)
+    return send(http, 200, "", b"1" * 100_000)
 
 
 async def test_a_stream_for_nobody_is_not_written() -> None:
@@ -105,9 +106,9 @@ async def test_a_whole_answer_that_nobody_takes() -> None:
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         served.append(1)
-        return send(http, 200, {}, b"1" * (8 << 20))
+        return send(http, 200, "", b"1" * (8 << 20))
 
-    server = Server(handle, lambda error: {}, stall_s=0.1)
+    server = Server(handle, lambda error: "", stall_s=0.1)
     async with await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0) as listener:
         _, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2], limit=1)
         writer.write(ASK * 20)
@@ -122,9 +123,9 @@ async def test_a_whole_answer_that_is_taken_slowly() -> None:
     size = 16 << 20
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
-        return send(http, 200, {}, b"1" * size)
+        return send(http, 200, "", b"1" * size)
 
-    server = Server(handle, lambda error: {}, stall_s=0.05)
+    server = Server(handle, lambda error: "", stall_s=0.05)
     async with await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0) as listener:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2], limit=1 << 16)
         began = asyncio.get_running_loop().time()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.connection import EventStream, Server, send
+from proxy.connection import Server, client_of, send
 from proxy.errors import ProxyError
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, Wire, check_error, request, until
 from tests.fake_upstream import Play, chunk, completion, events, stream
@@ -157,9 +157,9 @@ async def test_a_mute_client_holds_nothing_up(sidecar: StartSidecar, upstream: S
 class Notes(list[str]):
     """What a server was told of refusals."""
 
-    def __call__(self, error: ProxyError) -> dict[str, str]:
+    def __call__(self, error: ProxyError) -> str:
         self.append(f"{error.status} {error.code}")
-        return {"x-request-id": f"req_{len(self)}"}
+        return f"x-request-id: req_{len(self)}\r\n"
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -182,7 +182,7 @@ async def serving(handler: Handler, **times: Any) -> AsyncIterator[tuple[Wire, N
 
 async def hello(http: web.BaseRequest) -> web.StreamResponse:
     """Answer with one word."""
-    return send(http, 200, {}, b'"hello"')
+    return send(http, 200, "", b'"hello"')
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /", GET], ids=["nothing", "a word", "no end"])
@@ -207,11 +207,12 @@ async def test_a_client_that_takes_nothing() -> None:
     ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def talk(http: web.BaseRequest) -> web.StreamResponse:
-        answer = EventStream(http)
-        answer.start({}, b"data: 1\n\n")
+        answer = client_of(http)
+        answer.start("", b"data: 1\n\n")
         try:
             while True:
-                await answer.write(b"x" * (1 << 20))
+                answer.write(b"x" * (1 << 20))
+                await answer.drain()
         except ConnectionResetError as error:
             ended.set_result(error)
             raise
@@ -226,11 +227,13 @@ async def test_a_client_that_takes_its_time() -> None:
     """Writing waits for a slow reader and loses nothing."""
 
     async def talk(http: web.BaseRequest) -> web.StreamResponse:
-        answer = EventStream(http)
-        answer.start({}, b"")
+        answer = client_of(http)
+        answer.start("", b"")
         for _ in range(8):
-            await answer.write(b"x" * (1 << 20))
-        return answer.end(None)
+            answer.write(b"x" * (1 << 20))
+            await answer.drain()
+        answer.end(None)
+        return answer.sent()
 
     async with serving(talk) as (wire, _, _):
         assert len((await wire.ask(GET + b"\r\n")).body) == 8 << 20
@@ -241,15 +244,17 @@ async def test_writing_to_a_client_that_has_left() -> None:
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def talk(http: web.BaseRequest) -> web.StreamResponse:
-        answer = EventStream(http)
+        answer = client_of(http)
         assert http.transport is not None
         http.transport.abort()
         try:
-            await answer.write(b"data: 1\n\n")
+            answer.write(b"data: 1\n\n")
+            await answer.drain()
         except ConnectionResetError as error:
             told.set_result(str(error))
             raise
-        return answer.end(None)
+        answer.end(None)
+        return answer.sent()
 
     async with serving(talk) as (wire, notes, _):
         wire.writer.write(GET + b"\r\n")
@@ -272,7 +277,7 @@ async def test_leaving_closes_what_is_idle() -> None:
 
     async def wait(http: web.BaseRequest) -> web.StreamResponse:
         await go_on.wait()
-        return send(http, 299, {"content-type": "text/x"}, b"y" * 100_000)
+        return send(http, 299, "content-type: text/x\r\n", b"y" * 100_000)
 
     async with serving(wait) as (busy, _, server):
         listener_address = busy.writer.get_extra_info("peername")

@@ -17,6 +17,7 @@ from proxy.adapter import Target
 from proxy.config import CATALOG, Config, load, shipped
 from proxy.metrics import Counter, Metrics
 from proxy.policytest import failures
+from proxy.visit import RequestLine
 from proxy.wire import decode_chat
 from tests.conftest import StartSidecar, StartUpstream
 from tests.fake_upstream import completion, reply, stream
@@ -172,10 +173,12 @@ def test_every_status_is_listed() -> None:
 
 def test_every_header_is_listed() -> None:
     """Each header that the doors read or write stands in docs/http-api.md."""
-    text = "".join((ROOT / "proxy" / f"{name}.py").read_text() for name in ("desk", "visit", "connection", "server"))
-    found = {
-        word for word in words(ast.parse(text.replace("from __future__", ""))) if re.fullmatch(r"x(-[a-z]+)+", word)
-    }
+    text = "".join(
+        (ROOT / "proxy" / f"{name}.py").read_text() for name in ("desk", "visit", "client", "connection", "server")
+    )
+    said = words(ast.parse(text.replace("from __future__", "")))
+    found = {word for word in said if re.fullmatch(r"x(-[a-z]+)+", word)}
+    found |= {name for word in said for name in re.findall(r"\b(x(?:-[a-z]+)+): ", word)}
     found |= {"retry-after", "server-timing", "www-authenticate", "allow"}
     assert {word for word in found if word in text} == found
     assert found - quoted(page("http-api.md")) == set()
@@ -203,6 +206,7 @@ def test_every_log_field_is_listed() -> None:
         if isinstance(event, str):  # else it is a logarithm
             # `**fault` stands for the two fields that say where our own fault is.
             logged[event] = {one.arg or "error" for one in call.keywords}
+    logged["request"] = set(RequestLine.__struct_fields__) - {"ts"}
     assert set(listed) == set(logged)
     for event, fields in logged.items():
         assert fields - quoted(listed[event]) == set(), event
