@@ -4,7 +4,7 @@ In this order: a policy; a name that a policy's `answers` matches (exact before 
 "provider/id"; "provider/<any id>"; a bare id: every upstream that offers it, or else the only provider that is on.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     candidates: tuple[Upstream, ...]
     chains: dict[str, tuple[Upstream, ...]]
     on: frozenset[str]
+    ranked: dict[tuple[str, bool, frozenset[str]], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
 
 def bind(name: str, policy: Policy, registry: Registry, candidates: tuple[Upstream, ...] | None = None) -> Route:

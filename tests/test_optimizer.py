@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import RateLimitError
-from proxy.optimizer import PARTS, STRATEGIES, Ask, Decision, decide
+from proxy.errors import RateLimitError, UnavailableError
+from proxy.optimizer import PARTS, RANKED_S, STRATEGIES, Ask, Decision, decide, decide_again
 from proxy.policy import STRATEGIES as NAMES
 from proxy.routes import Route
 from proxy.upstream import Upstream
@@ -224,7 +224,7 @@ async def test_who_may_not_be_asked_is_told_with_the_reason(
 ) -> None:
     """The others are asked; `explain` shows these words."""
     bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
-    await bad.provider.gate.enter(0)
+    bad.provider.gate.enter(0)
     ask = NOW._replace(needs=frozenset({"tools", "vision", "json_schema"}))
 
     found = decide(route(bad, good, require=policy), "cheapest", ask)
@@ -275,7 +275,7 @@ def test_a_resting_upstream_is_left_out_until_its_time() -> None:
 async def test_a_prompt_too_long_for_what_is_left_of_the_minute_goes_elsewhere() -> None:
     """The estimated tokens count; a short prompt still fits."""
     limited = upstream("a/m", limits={"tpm": 100})
-    await limited.provider.gate.enter(60)
+    limited.provider.gate.enter(60)
     asked = route(limited, upstream("b/m"))
 
     assert chain(decide(asked, "cheapest", NOW._replace(tokens=80))) == ["b/m"]
@@ -333,3 +333,56 @@ def test_when_nobody_may_be_asked_the_first_chain_answers() -> None:
     rest(asked.chains["b/m"][0])
 
     assert chain(decide(asked, "cheapest", NOW)) == []
+
+
+# ---- a ranking that serves more than one request -----------------------------------------------------------------
+
+
+def later(seconds: float, **fields: Any) -> Ask:
+    """An ask so many seconds after NOW."""
+    return Ask(now=NOW.now + seconds, **fields)
+
+
+def test_a_ranking_serves_for_a_moment() -> None:
+    """Numbers that move count from the next ranking on, at the latest after RANKED_S."""
+    subject = three()
+    first = decide_again(subject, "fastest", NOW)
+    for _ in range(20):
+        subject.candidates[0].live.answered(1, NOW.now)
+
+    assert decide_again(subject, "fastest", later(RANKED_S / 2)) is first
+    assert chain(decide_again(subject, "fastest", later(RANKED_S)))[0] == "a/m"
+
+
+def test_a_ranking_ends_when_its_first_choice_fails() -> None:
+    """A failure counts at once, whether it rests the upstream or not."""
+    subject = three(require={"min_success_rate": 0.8})
+    assert chain(decide_again(subject, "cheapest", NOW))[0] == "a/m"
+    subject.candidates[0].live.failed(UnavailableError("down"), NOW.now)
+    assert chain(decide_again(subject, "cheapest", later(0.001)))[0] == "b/m"
+
+
+def test_a_ranking_does_not_outlive_a_rest_or_a_full_gate() -> None:
+    """Who may not be asked now is not asked, however fresh the ranking."""
+    subject = three()
+    decide_again(subject, "quality", NOW)
+    rest(subject.candidates[2])
+    assert chain(decide_again(subject, "quality", later(0.001)))[0] == "b/m"
+
+
+async def test_a_full_gate_ends_a_ranking() -> None:
+    """So does a limit that is used up."""
+    subject = route(upstream("a/m", limits={"concurrency": 1}), rated("b/m"))
+    assert chain(decide_again(subject, "cheapest", NOW)) == ["a/m", "b/m"]
+    subject.candidates[0].provider.gate.enter(0)
+    assert chain(decide_again(subject, "cheapest", later(0.001))) == ["b/m"]
+
+
+def test_rankings_are_for_alike_requests() -> None:
+    """Strategy, streaming and needs each have their own."""
+    subject = three()
+    kinds = [("fastest", NOW), ("cheapest", NOW), ("fastest", later(0, stream=True))]
+    kinds.append(("fastest", later(0, needs=frozenset({"tools"}))))
+    found = [decide_again(subject, strategy, ask) for strategy, ask in kinds]
+    assert len({id(one) for one in found}) == 4
+    assert all(decide_again(subject, *kind) is one for kind, one in zip(kinds, found, strict=True))
