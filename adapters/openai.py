@@ -69,7 +69,7 @@ class OpenAI:
         """Return the client's own bytes with the model replaced, and usage asked for in a stream."""
         body = request.raw
         if request.model != target.model:
-            body = splice.replace_known(body, b"model", _encode(target.model))
+            body = splice.replace_known(body, b"model", _encode(target.model), request.model_at)
         if request.stream and not request.include_usage:
             body = _ask_for_usage(body)
         if "max_completion_tokens" in target.quirks:

@@ -12,6 +12,8 @@ _SPACE: Final = b" \t\r\n"
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^,}\]\s]+")
 _NESTED: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_WINDOW: Final = 25_000
+_VALUE: Final = re.compile(rb'[ \t\r\n]*+:[ \t\r\n]*+("[^"\\]*+")')
 # A key can be spelled with escapes ("mod\u0065l"). No letter of our keys needs another block than \u005x-\u007x.
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
 
@@ -43,16 +45,34 @@ def members(body: bytes) -> list[Member]:
         at = end
 
 
+def seek(body: bytes, what: bytes, start: int = 0) -> int:
+    """Return what `body.find(what, start)` does, at a third of the price in a long body.
+
+    CPython searches up to 30 000 bytes by one algorithm and more by a slower one: 43 us in 87 KB, in windows 15.
+    """
+    if len(body) - start < _WINDOW:
+        return body.find(what, start)
+    for begin in range(start, len(body), _WINDOW):
+        found = body.find(what, begin, begin + _WINDOW + len(what) - 1)
+        if found >= 0:
+            return found
+    return -1
+
+
+def _escapes(body: bytes) -> bool:
+    """Say whether a key could be spelled with escapes. One look for any backslash first: most bodies have none."""
+    return b"\\" in body and seek(body, b"\\u00") >= 0 and _ESCAPED_LETTER.search(body) is not None
+
+
 def find(body: bytes, name: bytes) -> Member | None:
     """Return the top-level member called `name`, or None. With a repeated key, the last one, as decoders see it."""
     quoted = b'"' + name + b'"'
-    times = body.count(quoted)
-    if times <= 1 and not _ESCAPED_LETTER.search(body):
-        if not times:
+    key = seek(body, quoted)
+    if (key < 0 or seek(body, quoted, key + 1) < 0) and not _escapes(body):
+        if key < 0:
             return None
         # Exactly one place spells it and no escape could spell it otherwise. It is the top-level key if it stands
         # at depth one, which the first key always does: true for most SDKs, and saves walking the whole body.
-        key = body.index(quoted)
         if body[:key].strip(_SPACE) == b"{":
             key_end = key + len(quoted)
             value = _skip(body, _skip(body, key_end, _SPACE) + 1, _SPACE)
@@ -64,19 +84,28 @@ def find(body: bytes, name: bytes) -> Member | None:
     return last
 
 
-def replace_known(body: bytes, name: bytes, new: bytes) -> bytes:
-    """Return `body` with the value of `name` replaced by `new` (JSON). A decoder must have seen that top-level key.
+def only(body: bytes, name: bytes) -> tuple[int, int] | None:
+    """Return where the string value of `name` begins and ends, if that is plain to see. A decoder must have seen that
+    top-level key.
 
     Knowing that, a key that the body spells once, and that no escape can spell otherwise, is the one: no walk over a
-    long body. Raises LookupError when the key is not there after all.
+    long body.
     """
     quoted = b'"' + name + b'"'
-    key = body.find(quoted)
-    if key >= 0 and body.find(quoted, key + 1) < 0 and not _ESCAPED_LETTER.search(body):
-        colon = _skip(body, key + len(quoted), _SPACE)
-        if body[colon : colon + 1] == b":":
-            value = _skip(body, colon + 1, _SPACE)
-            return body[:value] + new + body[_end(body, value) :]
+    key = seek(body, quoted)
+    if key < 0 or seek(body, quoted, key + 1) >= 0 or _escapes(body):
+        return None
+    match = _VALUE.match(body, key + len(quoted))
+    return match.span(1) if match is not None else None
+
+
+def replace_known(body: bytes, name: bytes, new: bytes, at: tuple[int, int] | None = None) -> bytes:
+    """Return `body` with the value of `name` replaced by `new` (JSON); `at` is what `only` said, None to walk.
+
+    Raises LookupError when the key is not there after all.
+    """
+    if at is not None:
+        return body[: at[0]] + new + body[at[1] :]
     member = find(body, name)
     if member is None:
         raise LookupError(f"no top-level {name!r}")
@@ -85,7 +114,7 @@ def replace_known(body: bytes, name: bytes, new: bytes) -> bytes:
 
 def set_value(body: bytes, name: bytes, new: bytes) -> bytes:
     """Return `body` with the top-level `name` set to `new` (JSON), added at the end if it is not there."""
-    member = find(body, name) if b'"' + name + b'"' in body or _ESCAPED_LETTER.search(body) else None
+    member = find(body, name)
     if member is not None:
         return body[: member.value] + new + body[member.end :]
     close = body.rindex(b"}")
@@ -98,7 +127,7 @@ def rename(body: bytes, name: bytes, new_name: bytes) -> bytes:
 
     Where `new_name` is there already, it stands, and `name` goes: no decoder may have to choose.
     """
-    if b'"' + name + b'"' not in body and not _ESCAPED_LETTER.search(body):
+    if b'"' + name + b'"' not in body and not _escapes(body):
         return body
     member = find(body, name)
     if member is None:
@@ -122,7 +151,9 @@ def remove(body: bytes, name: bytes) -> bytes:
 
 def repeats(body: bytes, name: bytes) -> bool:
     """Say whether the top-level key `name` is given more than once. Decoders differ on which one counts."""
-    if body.count(b'"' + name + b'"') <= 1 and not _ESCAPED_LETTER.search(body):
+    quoted = b'"' + name + b'"'
+    key = seek(body, quoted)
+    if (key < 0 or seek(body, quoted, key + 1) < 0) and not _escapes(body):
         return False
     return sum(member.name == name for member in members(body)) > 1
 

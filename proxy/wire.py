@@ -60,12 +60,14 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """One client request. `raw` is the body as it came; the rest is what the decision and the adapters read from it.
 
     `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
-    bytes per token). `agent_turn` says that the last message is not the user's. `created` is Unix seconds.
+    bytes per token). `model_at` is where the model's value stands, None when only a walk can tell. `agent_turn` says
+    that the last message is not the user's. `created` is Unix seconds.
     """
 
     raw: bytes
     model: str
-    mode: ResponseMode
+    model_at: tuple[int, int] | None
+    stream: bool
     include_usage: bool
     needs: frozenset[str]
     agent_turn: bool
@@ -73,9 +75,9 @@ class ChatRequest(msgspec.Struct, frozen=True):
     created: int
 
     @property
-    def stream(self) -> bool:
-        """True when the client wants server-sent events."""
-        return self.mode is ResponseMode.STREAM
+    def mode(self) -> ResponseMode:
+        """How the client wants its answer."""
+        return ResponseMode.STREAM if self.stream else ResponseMode.COMPLETE
 
 
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
@@ -101,25 +103,21 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
     if not envelope.model.strip():
         raise ClientError("'model' must not be empty", param="model", code="invalid_value")
     if not envelope.messages:
-        raise ClientError(
-            "'messages' is an empty array; at least one message is needed",
-            param="messages",
-            code="empty_array",
-        )
-    if splice.repeats(body, b"model"):
+        text = "'messages' is an empty array; at least one message is needed"
+        raise ClientError(text, param="messages", code="empty_array")
+    model_at = splice.only(body, b"model")
+    if model_at is None and splice.repeats(body, b"model"):
         raise ClientError("'model' is given twice", param="model", code="invalid_value")
     options = envelope.stream_options
     stream = bool(envelope.stream)
     if options is not None and not stream:
-        raise ClientError(
-            "'stream_options' is only allowed together with 'stream': true",
-            param="stream_options",
-            code="invalid_value",
-        )
+        text = "'stream_options' is only allowed together with 'stream': true"
+        raise ClientError(text, param="stream_options", code="invalid_value")
     return ChatRequest(
         raw=body,
         model=envelope.model,
-        mode=ResponseMode.STREAM if stream else ResponseMode.COMPLETE,
+        model_at=model_at,
+        stream=stream,
         include_usage=bool(options is not None and options.include_usage),
         needs=_needs(envelope, body),
         agent_turn=envelope.messages[-1].role != "user",
@@ -132,7 +130,7 @@ def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:
     needs = []
     if envelope.tools:
         needs.append("tools")
-    if b'"image_url"' in body:
+    if splice.seek(body, b'"image_url"') >= 0:
         needs.append("vision")
     if envelope.response_format is not None and envelope.response_format.type == "json_schema":
         needs.append("json_schema")
@@ -143,7 +141,8 @@ def _check_text(body: bytes) -> None:
     """Refuse what the envelope's decoder skips over: bad UTF-8 and lone surrogates in fields it does not read."""
     if not body.isascii():
         body.decode()
-    if b"\\ud" in body or b"\\uD" in body:
+    # One look for any backslash first: most bodies have none.
+    if b"\\" in body and (splice.seek(body, b"\\ud") >= 0 or splice.seek(body, b"\\uD") >= 0):
         _anything.decode(body)
 
 

@@ -124,3 +124,31 @@ def test_members_are_where_they_say() -> None:
 def test_half_an_object_ends_the_search(body: bytes) -> None:
     """Callers pass whole objects; half a one must not hang or raise."""
     assert [member.name for member in splice.members(body)] == [b"a"]
+
+
+def test_a_search_in_windows_finds_what_a_search_does() -> None:
+    """Wherever it stands: in a window, across two, at the very end, or nowhere."""
+    for size in (0, 10, 24_990, 25_000, 25_010, 60_000):
+        for place in {0, size // 2, max(0, size - 8), 24_996, 25_000, 49_998} & set(range(size + 1)):
+            body = b"x" * place + b'"model"' + b"x" * (size - place)
+            for start in (0, 1, place, place + 1):
+                assert splice.seek(body, b'"model"', start) == body.find(b'"model"', start)
+    assert splice.seek(b"x" * 80_000, b'"model"') == -1
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        (b'{"model":"a","m":1}', b'"a"'),
+        (b'{"m":[1], "model" :\n "a b" }', b'"a b"'),
+        (b'{"model":"a\\n"}', None),
+        (b'{"model":"a","m":{"model":"b"}}', None),
+        (b'{"role":"model","model":"a"}', None),
+        (b'{"model":"a","mod\\u0065l":"b"}', None),
+        (b'{"m":1}', None),
+    ],
+)
+def test_a_place_that_is_plain_to_see(body: bytes, at: bytes | None) -> None:
+    """Only what cannot be anything else; for the rest it takes a walk."""
+    found = splice.only(body, b"model")
+    assert (None if found is None else body[slice(*found)]) == at
