@@ -5,13 +5,14 @@ PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PIP := .venvs/dev/bin/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: help serve test setup format model clean
+.PHONY: help serve test setup format model bench clean
 
 help:
 	@echo "make serve    run the sidecar on http://127.0.0.1:4141/v1       (ARGS=\"--port 8000\" goes to serve)"
 	@echo "make test     set up everything and run all tests              (ARGS=\"-k stream\" goes to pytest)"
 	@echo "make format   lay out the code and mend what can be mended"
 	@echo "make model    run a small real model on http://127.0.0.1:8080/v1"
+	@echo "make bench    what the hop costs, beside nginx                  (ARGS=\"--only c64 --rounds 1\" goes to it)"
 	@echo "make clean    remove what the others made"
 	@echo ".ci/run       all that must hold before a change lands"
 
@@ -27,6 +28,9 @@ format: .venvs/dev/ready
 
 model: .venvs/model/ready
 	@.venvs/model/bin/python tests/real_upstream.py $(ARGS)
+
+bench: .venvs/dev/ready
+	@.venvs/dev/bin/python -m loadtests.bench $(ARGS)
 
 clean:
 	rm -rf .venvs tests/sdk/node_modules dist build .coverage .*_cache

@@ -38,10 +38,9 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
-        environ = {name: os.environ[name] for name in _KEPT if name in os.environ}
         with log.open("wb") as out:
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=environ
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=clean_environ()
             )
 
     def __enter__(self) -> Self:
@@ -92,6 +91,11 @@ def sidecar(log: Path, port: int, *arguments: str) -> Process:
         process.stop()
         raise
     return process
+
+
+def clean_environ() -> dict[str, str]:
+    """Return the environment for whatever is measured: nothing that holds a key or names a proxy."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 def free_port() -> int:

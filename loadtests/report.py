@@ -26,13 +26,26 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def machine(*more: str) -> str:
     """Return one line on what this ran on; `more` are further packages whose versions matter."""
-    arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    build = "optimised" if "--enable-optimizations" in arguments else "plain"
+    return f"{hardware()}; {interpreter(*more)}; {sys.platform}"
+
+
+def hardware() -> str:
+    """Return the cores, their clock, and how busy they are."""
+    return f"{len(os.sched_getaffinity(0))} cores{_clock()}, load before {os.getloadavg()[0]:.1f}"
+
+
+def interpreter(*more: str) -> str:
+    """Return the interpreter, how it was built, and the versions of what runs in it."""
     versions = ", ".join(f"{name} {version(name)}" for name in (*_LIBRARIES, *more))
-    cores = len(os.sched_getaffinity(0))
-    python = f"Python {platform.python_version()} ({build} build)"
-    load = os.getloadavg()[0]
-    return f"{cores} cores{_clock()}, load before {load:.1f}; {python}, {versions}; {sys.platform}"
+    return f"Python {platform.python_version()} ({build()} build), {versions}"
+
+
+def build() -> str:
+    """Return `optimised` for an interpreter built with PGO, else `plain`, which is 1.2 to 1.35 times slower."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    # Debian and Ubuntu run the profiling build by hand, and take its second flag out of what they install.
+    by_hand = sysconfig.get_config_var("PGO_PROF_GEN_FLAG") and not sysconfig.get_config_var("PGO_PROF_USE_FLAG")
+    return "optimised" if "--enable-optimizations" in arguments or by_hand else "plain"
 
 
 def _clock() -> str:

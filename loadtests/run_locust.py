@@ -5,7 +5,7 @@
     python -m loadtests.run_locust --users 50 --duration 10
 
 Exit code 1 when an answer was wrong or when anything was left in flight. CPU and memory are those of the sidecar's
-process, in which the demo providers run, too: real costs of the proxy alone are smaller (see overhead.py).
+process, in which the demo providers run, too: real costs of the proxy alone are smaller (see loadtests.bench).
 """
 
 import argparse

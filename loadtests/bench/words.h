@@ -1,0 +1,46 @@
+// What the fake provider says, in the words of two providers. Shapes and lengths as the real ones send them.
+#pragma once
+#include "common.h"
+
+#define HEAD \
+  "HTTP/1.1 %d %s\r\nDate: Mon, 24 Nov 2025 10:00:00 GMT\r\nServer: fake\r\nopenai-processing-ms: 12\r\n" \
+  "openai-version: 2020-10-01\r\nx-ratelimit-limit-requests: 10000\r\nx-ratelimit-limit-tokens: 200000\r\n" \
+  "x-ratelimit-remaining-requests: 9999\r\nx-ratelimit-remaining-tokens: 199987\r\n" \
+  "x-ratelimit-reset-requests: 8.64s\r\nx-request-id: req_0123456789abcdef0123456789abcdef\r\n"
+#define OPENAI_ANSWER \
+  "{\"id\":\"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012\",\"object\":\"chat.completion\",\"created\":1763800000," \
+  "\"model\":\"gpt-4o-mini-2024-07-18\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\"," \
+  "\"content\":\"%s %s " STAMP " " STAMP " %s\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}]," \
+  "\"usage\":{\"prompt_tokens\":212,\"completion_tokens\":34,\"total_tokens\":246," \
+  "\"prompt_tokens_details\":{\"cached_tokens\":0}},\"system_fingerprint\":\"fp_0123456789\"}"
+#define ANTHROPIC_ANSWER \
+  "{\"id\":\"msg_01AbCdEfGhIjKlMnOpQrStUv\",\"type\":\"message\",\"role\":\"assistant\"," \
+  "\"model\":\"claude-3-5-haiku-20241022\",\"content\":[{\"type\":\"text\",\"text\":\"%s %s " STAMP " " STAMP \
+  " %s\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":212,\"output_tokens\":34}}"
+
+// ---- streams
+
+#define CHUNK \
+  "data: {\"id\":\"chatcmpl-AbCdEfGhIjKlMnOp\",\"object\":\"chat.completion.chunk\",\"created\":1763800000," \
+  "\"model\":\"gpt-4o-mini\",\"choices\":["
+#define OPENAI_START \
+  CHUNK "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n"
+#define OPENAI_WORD \
+  CHUNK "{\"index\":0,\"delta\":{\"content\":\"w%05d %s " STAMP " \"},\"finish_reason\":null}]}\n\n"
+#define OPENAI_FINISH CHUNK "{\"index\":0,\"delta\":{},\"finish_reason\":%s}]}\n\n"
+#define OPENAI_USAGE \
+  CHUNK "],\"usage\":{\"prompt_tokens\":212,\"completion_tokens\":%d,\"total_tokens\":%d}}\n\n"
+#define ANTHROPIC_START \
+  "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_01AbCdEfGhIjKlMnOpQrStUv\"," \
+  "\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-3-5-haiku-20241022\",\"content\":[]," \
+  "\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":212,\"output_tokens\":1}}}\n\n" \
+  "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0," \
+  "\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n"
+#define ANTHROPIC_WORD \
+  "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{" \
+  "\"type\":\"text_delta\",\"text\":\"w%05d %s " STAMP " \"}}\n\n"
+#define ANTHROPIC_FINISH \
+  "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n" \
+  "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":%s," \
+  "\"stop_sequence\":null},\"usage\":{\"output_tokens\":%d}}\n\n"
+#define ANTHROPIC_STOP "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
