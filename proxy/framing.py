@@ -95,14 +95,8 @@ class Chunks:
         """Return the pieces of the body in `data`. Raises DeclinedError (an unusual size line), BrokenError."""
         if self._kept:
             data, self._kept = self._kept + data, b""
-        size = len(data)
-        if not self._begun and (match := _SIZE.match(data)) is not None:
-            # A piece that is one whole chunk, as nearly every event of a stream is.
-            at = match.end()
-            if int(match.group(1), 16) == size - at - 2 > 0 and data.endswith(_CRLF):
-                return [data[at:-2]]
         pieces: list[bytes] = []
-        at = 0
+        at, size = 0, len(data)
         while at < size:
             if self._begun:
                 at = self._inside(data, at, pieces)

@@ -3,9 +3,9 @@
 A request keeps the generation it started with; the next one sees the new files. Live numbers survive the swap.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -100,13 +100,13 @@ class Gateway:
         """Return the walk along the plan's chain, its clock started."""
         return Walk(request, plan.route, self.tools, request_id, overrides.client_s)
 
-    def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Coroutine[Any, Any, Answer | StreamAnswer]:
-        """Await it for the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
+    async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
+        """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
         # Without fallback the chain of a primary that rests must not answer for it, either.
         chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
         if not chain:
             raise self._nobody(plan)
-        return walk.go(chain, fall_back=overrides.fallback)
+        return await walk.go(chain, fall_back=overrides.fallback)
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""

@@ -33,7 +33,7 @@ class Decayed:
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
-        keep = 0.5 ** ((now - self._at) / HALF_LIFE_S) if now > self._at else 1.0
+        keep = self.fade(now)
         if self.weight * keep > MAX_WEIGHT - 1.0:
             keep = (MAX_WEIGHT - 1.0) / self.weight
         self.weight = self.weight * keep + 1.0

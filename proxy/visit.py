@@ -63,15 +63,15 @@ class Visit:
         if not isinstance(answer, StreamAnswer):
             tools.metrics.overhead.add(max(0.0, seconds - walk.upstream_s))
         line = RequestLine(
-            ts=_thousandth(tools.wall()),
+            ts=round(tools.wall(), 3),
             request_id=self._request_id,
             policy=policy,
             model=short(request.model),
             mode=mode,
             status=self.status,
             attempts=self._attempts(),
-            ms=_thousandth(seconds * 1000),
-            upstream_ms=_thousandth(walk.upstream_s * 1000),
+            ms=round(seconds * 1000, 3),
+            upstream_ms=round(walk.upstream_s * 1000, 3),
         )
         if answer is not None:
             attempt, usage = answer.attempt, answer.attempt.usage
@@ -79,7 +79,7 @@ class Visit:
             line.finish = answer.finish
             line.usd = attempt.usd
             if attempt.first_s:
-                line.first_token_ms = _thousandth(attempt.first_s * 1000)
+                line.first_token_ms = round(attempt.first_s * 1000, 3)
             if usage is not None:
                 line.input_tokens, line.output_tokens = usage.input, usage.output
         if self.error is not None:
@@ -88,11 +88,6 @@ class Visit:
 
     def _attempts(self) -> int:
         return self._walk.attempts + (self.answer is not None)
-
-
-def _thousandth(number: float) -> float:
-    """Return `number`, not negative, to three digits; less than half of what `round` takes, four times a line."""
-    return int(number * 1000 + 0.5) / 1000
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):
