@@ -7,7 +7,7 @@ A provider is a row in `catalog.toml` that names an adapter; `Target` is what th
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -24,7 +24,7 @@ class Target(msgspec.Struct, frozen=True):
     max_output: int | None = None
 
 
-class Rendered(NamedTuple):
+class Rendered(msgspec.Struct, frozen=True):
     """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out."""
 
     path: str
@@ -33,7 +33,7 @@ class Rendered(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """A complete answer as the client gets it. `usage` is None when the upstream did not report any."""
 
     body: bytes

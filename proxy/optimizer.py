@@ -13,7 +13,9 @@ prices by the same number changes nothing. When all are equal every part is 0; n
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from proxy.policy import Policy, Weights
 from proxy.routes import Route
@@ -25,7 +27,7 @@ _UNKNOWN: Final = float("inf")
 RANKED_S: Final = 0.05
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """What a decision needs to know of a request. `tokens` is the estimated input, `now` monotonic seconds."""
 
     now: float
@@ -34,7 +36,7 @@ class Ask(NamedTuple):
     needs: frozenset[str] = frozenset()
 
 
-class Scored(NamedTuple):
+class Scored(msgspec.Struct, frozen=True):
     """One candidate; `parts` are named by PARTS[strategy]. Unknown numbers are infinite."""
 
     upstream: Upstream
@@ -42,7 +44,7 @@ class Scored(NamedTuple):
     parts: tuple[float, ...]
 
 
-class Excluded(NamedTuple):
+class Excluded(msgspec.Struct, frozen=True):
     """A candidate that may not be asked, and why in words."""
 
     upstream: Upstream
@@ -50,7 +52,7 @@ class Excluded(NamedTuple):
     reason: str
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """`order` best first, with its numbers; `chain` is whom to ask, in turn; `excluded` who may not be asked."""
 
     order: list[Scored]
@@ -58,7 +60,7 @@ class Decision(NamedTuple):
     excluded: list[Excluded]
 
 
-class Ranked(NamedTuple):
+class Ranked(msgspec.Struct, frozen=True):
     """A decision that is kept; `errors` are the failures of its `first` choice when it was made."""
 
     decision: Decision

@@ -9,6 +9,9 @@ from typing import Final
 
 # Old samples lose half their weight in five minutes: longer than a provider's hiccup, shorter than its incidents.
 HALF_LIFE_S: Final = 300.0
+# Weights halve in steps of this: the power costs more than all the rest of an `add`, and half a percent of a half-life
+# changes no mean.
+_STEP_S: Final = 1.0
 # A prior counts as much as this many samples, and live samples never count for more than MAX_WEIGHT of them, so that
 # a change shows within tens of requests however busy the upstream was before.
 PRIOR_WEIGHT: Final = 3.0
@@ -33,13 +36,19 @@ class Decayed:
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
-        keep = self.fade(now)
-        if self.weight * keep > MAX_WEIGHT - 1.0:
-            keep = (MAX_WEIGHT - 1.0) / self.weight
-        self.weight = self.weight * keep + 1.0
-        self.total = self.total * keep + value
-        self.square = self.square * keep + value * value
-        self._at = now
+        if now - self._at > _STEP_S:
+            self._keep(self.fade(now))
+            self._at = now
+        if self.weight > MAX_WEIGHT - 1.0:
+            self._keep((MAX_WEIGHT - 1.0) / self.weight)
+        self.weight += 1.0
+        self.total += value
+        self.square += value * value
+
+    def _keep(self, share: float) -> None:
+        self.weight *= share
+        self.total *= share
+        self.square *= share
 
     def fade(self, now: float) -> float:
         """Return what is left of the sums at `now`, 0 to 1."""

@@ -69,9 +69,13 @@ class Received:
 
     async def read(self, by: float) -> bytes:
         """Return the whole body. Raises UnavailableError when it is cut short or over MAX_ANSWER."""
+        link = self._link
+        if link is not None and (body := link.rest()) is not None:
+            self.abort()  # all of it came with its head: so with nearly every answer
+            return body
         first = await self.next(by)
         if self._link is None:
-            return first  # all of it was there: so with nearly every answer
+            return first
         parts, size = [first], len(first)
         while first and (part := await self.next(by)):
             parts.append(part)
