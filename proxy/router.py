@@ -159,7 +159,7 @@ class Walk:
                 self.failed.append((upstream, error))
                 self.attempts += not error.unsent
                 # Whoever has begun to rest since the decision is passed over.
-                able = (one for one in waiting if one.live.refuses(self.tools.clock()) is None)
+                able = (one for one in waiting if one.rest(self.tools.clock()) is None)
                 following = next(able, None) if fall_back and self._may_go_on(error) else None
                 self._note(upstream, error, following)
                 if following is None:
@@ -183,7 +183,7 @@ class Walk:
         received = None
         began = self.tools.clock()
         try:
-            headers = provider.headers()
+            headers = attempt.credential.headers
             received = await self.tools.transport.send(
                 provider.access.base_url + rendered.path,
                 {**headers, **rendered.headers} if rendered.headers else headers,

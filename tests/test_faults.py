@@ -137,7 +137,7 @@ async def test_with_a_fallback(
 
 @rows
 async def test_what_counts_against_the_upstream(sidecar: StartSidecar, upstream: StartUpstream, fault: Fault) -> None:
-    """Faults of the upstream count; what the client or the configuration did wrong does not."""
+    """Faults of the upstream count; what the client or the configuration did wrong does not. A refused key rests."""
     running = await sidecar(await upstream(fault.play))
 
     await running.post()
@@ -146,7 +146,7 @@ async def test_what_counts_against_the_upstream(sidecar: StartSidecar, upstream:
     assert state["errors"] == (fault.kind not in ("auth", "context_length", "invalid_request", "not_found"))
     assert (state["in_flight"], state["resting_s"] > 0) == (
         0,
-        fault.kind in ("rate_limit", "quota") or bool(fault.retry_after),
+        fault.kind in ("rate_limit", "quota", "auth") or bool(fault.retry_after),
     )
 
 
