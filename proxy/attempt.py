@@ -1,6 +1,7 @@
 """One try at one upstream, and the timers around it. An attempt is opened once and closed once, whatever happens."""
 
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 
@@ -15,13 +16,14 @@ from proxy.wire import Usage
 
 
 class Tools(msgspec.Struct, frozen=True, eq=False):
-    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log."""
+    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance."""
 
     transport: Transport
     metrics: Metrics
     log: Log
     clock: Callable[[], float]
     wall: Callable[[], float]
+    random: Random = msgspec.field(default_factory=Random)
 
 
 class Attempt:

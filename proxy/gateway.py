@@ -75,7 +75,8 @@ class Gateway:
         """Make `config` the current one. Returns what changed, a line each. Raises PolicyError and changes nothing."""
         old = self.generation
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
-        self.generation = Generation(old.number + 1, config, Routes(config, registry))
+        routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
+        self.generation = Generation(old.number + 1, config, routes)
         return changes(old.config, config)
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:

@@ -2,9 +2,15 @@
 
 The commit rule: nothing goes to the client before the first event with content. Until then every fault of a kind that
 the policy lists tries the next upstream; after it, none does: the stream ends with the error.
+
+When nobody is left, the last one is asked once more if that can help: at once with another key, if it was the key that
+was limited or refused; after a short pause if the provider itself answered 500. Silence and broken answers are not
+tried again there: they may be on the bill.
 """
 
-from typing import Protocol
+import asyncio
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,6 +23,14 @@ from proxy.routes import Route
 from proxy.transport import Received
 from proxy.upstream import Upstream
 from proxy.wire import ChatRequest
+
+# Before the same upstream is asked again: half to one and a half of this, by chance. Those who failed together must
+# not come back together, and somebody waits.
+PAUSE_S: Final = 0.2
+# Faults of an answer that began well: what it cost to make is due all the same.
+_BROKEN: Final = frozenset(
+    ("upstream_truncated", "upstream_invalid_response", "upstream_invalid_event", "response_too_large")
+)
 
 
 class Reader(Protocol):
@@ -150,6 +164,7 @@ class Walk:
 
     async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
+        self.route.budget.requests += 1
         waiting = iter(chain)
         upstream = next(waiting)
         while True:
@@ -158,21 +173,56 @@ class Walk:
             except UpstreamError as error:
                 self.failed.append((upstream, error))
                 self.attempts += not error.unsent
-                # Whoever has begun to rest since the decision is passed over.
-                able = (one for one in waiting if one.rest(self.tools.clock()) is None)
-                following = next(able, None) if fall_back and self._may_go_on(error) else None
-                self._note(upstream, error, following)
-                if following is None:
-                    # An upstream that was never asked has not answered: the last one that was asked has.
-                    told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
-                    told.metadata = self._history()
-                    raise told from None
+                following = self._following(upstream, error, waiting) if fall_back else None
+                held = following is not None and not self._affords()
+                self._note(upstream, error, following, held=held)
+                if following is None or held or not await self._ready(following, error):
+                    raise self._told(error) from None
                 upstream = following
 
-    def _may_go_on(self, error: UpstreamError) -> bool:
-        """Say whether the policy lets another upstream be asked after `error`."""
-        more = self.attempts < self.route.policy.fallback.attempts and not self._timing.spent()
-        return more and (error.unsent or error.kind in self.route.on)
+    def _following(self, upstream: Upstream, error: UpstreamError, waiting: Iterator[Upstream]) -> Upstream | None:
+        """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
+        if self.attempts >= self.route.policy.fallback.attempts or self._timing.spent():
+            return None
+        now, following = self.tools.clock(), None
+        if error.unsent or error.kind in self.route.on:
+            # Whoever has begun to rest since the decision is passed over.
+            following = next((one for one in waiting if one.rest(now) is None), None)
+        return following or (upstream if self._again(upstream, error, now) else None)
+
+    def _again(self, upstream: Upstream, error: UpstreamError, now: float) -> bool:
+        """Say whether `upstream` itself is worth asking once more."""
+        if error.unsent or upstream.rest(now) is not None:
+            return False
+        if error.kind in ("rate_limit", "quota", "auth"):
+            return True  # as it does not rest, another of its keys is free
+        first = sum(one is upstream for one, _ in self.failed) == 1
+        momentary = error.code == "server_error" and error.kind in self.route.on
+        return first and momentary and now + 1.5 * PAUSE_S < self._timing.deadline
+
+    def _affords(self) -> bool:
+        """Take one more attempt out of the policy's budget. The first one, whoever is asked for it, is free."""
+        route = self.route
+        if not self.attempts or route.budget.retry(route.policy.fallback.budget, self.tools.clock()):
+            return True
+        self.tools.metrics.held.add((route.name,))
+        return False
+
+    async def _ready(self, following: Upstream, error: UpstreamError) -> bool:
+        """Pause before an upstream that failed is asked again. Returns False when it has begun to rest meanwhile."""
+        if following is not self.failed[-1][0] or error.kind != "unavailable":
+            return True
+        pause_s = PAUSE_S * (0.5 + self.tools.random.random())
+        await asyncio.sleep(pause_s)
+        self.upstream_s += pause_s
+        return following.rest(self.tools.clock()) is None
+
+    def _told(self, error: UpstreamError) -> UpstreamError:
+        """Return what the client is told when `error` was the last."""
+        # An upstream that was never asked has not answered: the last one that was asked has.
+        told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
+        told.metadata = self._history()
+        return told
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
@@ -195,6 +245,8 @@ class Walk:
         except BaseException as error:
             if isinstance(error, UpstreamError):
                 _keyless(error, upstream)
+                if received is not None and received.status == 200 and error.code in _BROKEN:
+                    error.possibly_billed = True
             if isinstance(error, UpstreamTimeoutError) and timing.spent():
                 error.code = "deadline_exceeded"
             attempt.close(error)
@@ -229,8 +281,8 @@ class Walk:
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 
-    def _note(self, upstream: Upstream, error: UpstreamError, following: Upstream | None) -> None:
-        if following is not None:
+    def _note(self, upstream: Upstream, error: UpstreamError, following: Upstream | None, *, held: bool) -> None:
+        if following is not None and following is not upstream and not held:
             self.tools.metrics.fallbacks.add((upstream.label, error.kind))
         self.tools.log(
             "attempt_failed",
@@ -241,19 +293,22 @@ class Walk:
             kind=error.kind,
             code=short(error.code or "") or None,
             status=error.status,
-            next=short(following.name) if following is not None else None,
+            possibly_billed=error.possibly_billed or None,
+            next=short(following.name) if following is not None and not held else None,
+            held="budget" if held else None,
         )
 
     def _history(self) -> dict[str, object] | None:
-        """Return what the client is told of the attempts; None when there was only the one."""
-        if len(self.failed) < 2:
+        """Return what the client is told of the attempts; None when there was only the one, and nothing to pay."""
+        if len(self.failed) < 2 and not any(error.possibly_billed for _, error in self.failed):
             return None
-        return {
-            "attempts": [
-                {"upstream": short(upstream.name), "kind": error.kind, "code": error.code, "message": error.message}
-                for upstream, error in self.failed
-            ]
-        }
+        return {"attempts": [_told_of(upstream, error) for upstream, error in self.failed]}
+
+
+def _told_of(upstream: Upstream, error: UpstreamError) -> dict[str, object]:
+    kind, code = error.kind, error.code
+    told: dict[str, object] = {"upstream": short(upstream.name), "kind": kind, "code": code, "message": error.message}
+    return {**told, "possibly_billed": True} if error.possibly_billed else told
 
 
 def _keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
