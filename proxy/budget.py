@@ -11,12 +11,14 @@ from typing import Final
 WINDOW_S: Final = 10.0
 # Where there is little traffic a share of it is nothing; so many retries a second are always allowed.
 FLOOR_PER_S: Final = 10.0
+# Hedges cost money when nothing is wrong: no floor, and no more of them saved up than this.
+HEDGES_SAVED: Final = 10.0
 
 
 class Budget:
     """One policy's; survives a reload. A request adds itself to `requests`, which is all it costs if it goes well."""
 
-    __slots__ = ("_at", "_credit", "_seen", "requests")
+    __slots__ = ("_at", "_credit", "_hedges", "_hedges_seen", "_seen", "requests")
 
     def __init__(self, now: float) -> None:
         """Start full, as after a quiet time."""
@@ -24,6 +26,8 @@ class Budget:
         self._at = now
         self._seen = 0
         self._credit = WINDOW_S * FLOOR_PER_S
+        self._hedges = 0.0
+        self._hedges_seen = 0
 
     def retry(self, share: float, now: float) -> bool:
         """Take one more attempt at `now` out of the budget. Returns False when it is spent."""
@@ -36,4 +40,13 @@ class Budget:
         if self._credit < 1.0:
             return False
         self._credit -= 1.0
+        return True
+
+    def hedge(self, share: float) -> bool:
+        """Take one second request beside a late one out of the budget: `share` of the requests, on average."""
+        self._hedges = min(HEDGES_SAVED, self._hedges + share * (self.requests - self._hedges_seen))
+        self._hedges_seen = self.requests
+        if self._hedges < 1.0:
+            return False
+        self._hedges -= 1.0
         return True

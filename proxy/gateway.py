@@ -14,6 +14,7 @@ from proxy.attempt import Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
+from proxy.hedge import HedgedWalk
 from proxy.keys import Access
 from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
@@ -100,7 +101,8 @@ class Gateway:
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
-        return Walk(request, plan.route, self.tools, request_id, overrides.client_s)
+        kind = HedgedWalk if plan.route.policy.fallback.hedge else Walk
+        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""

@@ -9,7 +9,6 @@ tried again there: they may be on the bill.
 """
 
 import asyncio
-from collections.abc import Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -147,7 +146,18 @@ class StreamAnswer:
 class Walk:
     """One request's way along its chain; `failed` are the attempts that came to nothing."""
 
-    __slots__ = ("_client_s", "_timing", "attempts", "failed", "request", "request_id", "route", "tools", "upstream_s")
+    __slots__ = (
+        "_client_s",
+        "_timing",
+        "_waiting",
+        "attempts",
+        "failed",
+        "request",
+        "request_id",
+        "route",
+        "tools",
+        "upstream_s",
+    )
 
     def __init__(
         self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
@@ -165,29 +175,29 @@ class Walk:
     async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
         self.route.budget.requests += 1
-        waiting = iter(chain)
-        upstream = next(waiting)
+        self._waiting = iter(chain)
+        upstream = next(self._waiting)
         while True:
             try:
                 return await self._attempt(upstream)
             except UpstreamError as error:
                 self.failed.append((upstream, error))
                 self.attempts += not error.unsent
-                following = self._following(upstream, error, waiting) if fall_back else None
+                following = self._following(upstream, error) if fall_back else None
                 held = following is not None and not self._affords()
                 self._note(upstream, error, following, held=held)
                 if following is None or held or not await self._ready(following, error):
                     raise self._told(error) from None
                 upstream = following
 
-    def _following(self, upstream: Upstream, error: UpstreamError, waiting: Iterator[Upstream]) -> Upstream | None:
+    def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
         if self.attempts >= self.route.policy.fallback.attempts or self._timing.spent():
             return None
         now, following = self.tools.clock(), None
         if error.unsent or error.kind in self.route.on:
             # Whoever has begun to rest since the decision is passed over.
-            following = next((one for one in waiting if one.rest(now) is None), None)
+            following = next((one for one in self._waiting if one.rest(now) is None), None)
         return following or (upstream if self._again(upstream, error, now) else None)
 
     def _again(self, upstream: Upstream, error: UpstreamError, now: float) -> bool:
