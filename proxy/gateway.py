@@ -101,7 +101,7 @@ class Gateway:
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
-        kind = HedgedWalk if plan.route.policy.fallback.hedge else Walk
+        kind = HedgedWalk if plan.route.hedges else Walk
         return kind(request, plan.route, self.tools, request_id, overrides.client_s)
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:

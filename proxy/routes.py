@@ -23,7 +23,7 @@ DIRECT: Final = "direct"
 
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back;
-    `budget` what the policy's requests may ask beyond their first attempts.
+    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     chains: dict[str, tuple[Upstream, ...]]
     on: frozenset[str]
     budget: Budget
+    hedges: bool
     ranked: dict[tuple[str, bool, frozenset[str]], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
 
@@ -52,7 +53,7 @@ def bind(
     }
     on = frozenset(policy.fallback.on)
     on = on | {"quota"} if "rate_limit" in on else on
-    return Route(name, policy, candidates, chains, on, budget or Budget(0.0))
+    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), policy.fallback.hedge > 0)
 
 
 class Routes:

@@ -178,6 +178,17 @@ def test_retry_after_is_read(headers: dict[str, str], wait_s: float | None) -> N
     assert retry_after_s(headers) == wait_s
 
 
+@pytest.mark.parametrize(
+    ("status", "type", "everywhere"),
+    [(401, "", True), (401, "authentication_error", True), (403, "", False), (400, "permission_error", False)],
+)
+def test_a_refusal_is_of_the_key_or_of_one_model(status: int, type: str, everywhere: bool) -> None:
+    """401 says that the key is wrong; 403 that it may not do this."""
+    found = judged(status, said(type=type))
+    assert isinstance(found, errors.AuthError)
+    assert found.everywhere == everywhere
+
+
 def test_whatever_stands_in_retry_after_is_a_wait_or_nothing() -> None:
     """A header of a provider's cannot make us fail: dates and numbers with bytes changed, 20 000 of them."""
     random = Random(1)

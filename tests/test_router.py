@@ -128,6 +128,45 @@ async def test_success_forgets_failures(sidecar: StartSidecar, upstream: StartUp
     assert [(await running.post()).status for _ in range(10)] == [*[503] * 4, 200, *[503] * 4, 200]
 
 
+async def test_a_stream_that_speaks_has_passed_as_a_probe(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """It may go on for ten minutes: from its first content on, others may ask as well, and not before."""
+    endless = stream(*events("a")[:2], then="hang", end=False)
+    asked = await upstream(*[error(529)] * 5, endless, completion("me, too"))
+    running = await sidecar(asked)
+    for _ in range(5):
+        await running.post()
+    breaker = running.app.gateway.generation.routes.registry.list()[0].live.breaker
+    assert breaker.rest is not None
+    breaker.rest = breaker.rest._replace(until=0.0)  # its time is over
+    async with running.session.post(f"{running.url}/chat/completions", json=STREAM) as probe:
+        assert (await probe.content.readany()).startswith(b"data: ")
+        assert (await running.post()).text == "me, too"
+
+
+async def test_while_the_probe_is_silent_nobody_else_is_asked(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """The others are told at once; when its client leaves, the next request is the probe."""
+    asked = await upstream(*[error(529)] * 5, Play([], "hang"), completion("back"))
+    running = await sidecar(asked)
+    for _ in range(5):
+        await running.post()
+    breaker = running.app.gateway.generation.routes.registry.list()[0].live.breaker
+    assert breaker.rest is not None
+    breaker.rest = breaker.rest._replace(until=0.0)
+    probe = asyncio.create_task(running.post())
+    await until(lambda: len(asked.requests) == 6)
+
+    got = await asyncio.gather(*[running.post() for _ in range(20)])
+
+    assert {one.error["code"] for one in got} == {"no_provider_available"}
+    assert len(asked.requests) == 6
+    probe.cancel()
+    await asked.idle.wait()
+    await until(lambda: not running.app.sidecar.in_flight)
+    assert (await running.post()).text == "back"
+    assert {(await one).text for one in [asyncio.create_task(running.post()) for _ in range(5)]} == {"back"}
+    assert (await running.get("/status")).json["upstreams"]["p0/m"]["breaker"] == "recovering"
+
+
 async def test_a_rest_is_for_one_upstream(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """Others go on; and the rest is kept in both modes."""
     limited, other = await upstream(error(429, retry_after="30")), await upstream(completion("B"), stream(*events("B")))
@@ -211,6 +250,14 @@ async def test_a_key_that_is_refused_alone_takes_its_provider_out(
     (running.directory / "test.toml").write_text(IN_ORDER + 'description = "new"')
     running.app.check_files()
     assert (await running.post()).text == "new key"
+
+
+async def test_a_key_that_may_not_use_one_model_may_use_others(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """403: a client that asks for a model out of reach takes nothing from the others."""
+    running = await sidecar(await upstream(error(403), completion()))
+    check_error(await running.post({**CHAT, "model": "p0/secret"}), 502, "upstream_auth_failed")
+    assert (await running.post()).status == 200
+    check_error(await running.post({**CHAT, "model": "p0/secret"}), 502, "upstream_auth_failed")
 
 
 async def test_a_limited_key_is_passed_over_where_nobody_is_left(
