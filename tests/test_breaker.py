@@ -263,6 +263,28 @@ def test_a_recovered_upstream_without_others_takes_all() -> None:
     assert decide_again(route(subject, other), "quality", Ask(20)).chain == [other, subject]
 
 
+def test_an_outage_from_beginning_to_end() -> None:
+    """At 200 requests a second the best upstream is dark for a minute: it is left alone at once, tried by one request
+    at a time, and comes back slowly; all that time there is somebody to ask.
+    """
+    subject, other = upstream("a/m", random=Random(7)), upstream("b/m")
+    chosen, asked = route(subject, other), Counter[int]()
+    for number in range(200 * 150):
+        now = 1000 + number / 200
+        first = decide_again(chosen, "quality", Ask(now)).chain[0]
+        if first is subject:
+            attempt(subject, now, DOWN if 1010 <= now < 1070 else None)
+            asked[int(now)] += 1
+
+    assert {asked[second] for second in range(1000, 1010)} == {200}
+    assert sum(asked[second] for second in range(1010, 1070)) <= TRIP_AFTER + 10
+    back = next(second for second in range(1070, 1150) if asked[second])
+    assert back <= 1070 + MAX_REST_S * 1.2
+    rising = [sum(asked[back + 10 * part + second] for second in range(10)) / 2000 for part in range(3)]
+    assert rising == pytest.approx([0.25, 0.55, 0.85], abs=0.06)
+    assert asked[back + 31] == 200
+
+
 # ---- keys -------------------------------------------------------------------------------------------------------
 
 

@@ -290,6 +290,17 @@ async def test_retries_are_held_to_a_budget(sidecar: StartSidecar, upstream: Sta
     assert f'sidecar_retries_held_total{{policy="test"}} {150 - served}' in text
 
 
+async def test_the_first_attempt_is_free_whoever_gets_it(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Who cannot carry a request was not asked: the one behind gets the first attempt, which no budget holds."""
+    running = await sidecar(await upstream(), await upstream(), policy=FALLBACK + "budget = 0\n")
+    text = (running.directory / "catalog.toml").read_text()
+    (running.directory / "catalog.toml").write_text(text.replace('name = "p0"', 'name = "p0"\nadapter = "anthropic"'))
+    running.app.check_files()
+    audio = [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]
+    body = {**CHAT, "messages": [{"role": "user", "content": audio}]}
+    assert {(await one).status for one in [asyncio.create_task(running.post(body)) for _ in range(150)]} == {200}
+
+
 async def test_a_reload_does_not_fill_the_budget(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """What is spent is spent."""
     running = await sidecar(await upstream(error(400, "context_length_exceeded")), await upstream())
