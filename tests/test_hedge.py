@@ -207,6 +207,19 @@ async def test_hedges_keep_to_their_share(hedged: StartSidecar, upstream: StartU
     assert (await running.post()).text == "B"
 
 
+async def test_who_is_not_asked_beside_is_still_there_behind(hedged: StartSidecar, upstream: StartUpstream) -> None:
+    """A hedge that the share does not allow takes nobody out of the chain: the late one fails, the next answers."""
+    late, other = await upstream(held(error(500))), await upstream(completion("B"))
+    running = await hedged(late, other, policy=HEDGED.replace("1.0", "0.5"))
+    late.go_on.clear()
+    asked = asyncio.create_task(running.post())
+    with suppress(TimeoutError):
+        await asyncio.wait_for(other.arrived.wait(), 0.2)
+    assert other.requests == []
+    late.go_on.set()
+    assert (await asked).text == "B"
+
+
 @pytest.mark.parametrize(("policy", "headers"), [(", attempts = 1", {}), ("", {"x_sidecar_fallback": "off"})])
 async def test_one_attempt_is_never_hedged(
     hedged: StartSidecar, upstream: StartUpstream, policy: str, headers: dict[str, str]
