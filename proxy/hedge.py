@@ -27,7 +27,7 @@ class HedgedWalk(Walk):
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         """Return the first answer of `upstream` or, if that is late, of the next one. Raises what `upstream` did."""
-        first, began = asyncio.create_task(self._fresh(upstream)), self.tools.clock()
+        first, began = asyncio.create_task(self._twin()._fresh(upstream)), self.tools.clock()
         sketch = self._sketch(upstream)
         tasks, kept = {first: upstream}, None
         try:
@@ -44,6 +44,7 @@ class HedgedWalk(Walk):
             answer, kept = await winner, winner
             return answer
         finally:
+            self.upstream_s += self.tools.clock() - began
             # Without a wait: a client that leaves just now must find every answer closed or in its hands.
             for task in tasks:
                 if task is not kept:
@@ -75,7 +76,7 @@ class HedgedWalk(Walk):
         return second
 
     def _twin(self) -> "HedgedWalk":
-        """Return a walk beside this one: the timer of its first event, and the time it waits, are its own."""
+        """Return a walk for one of two attempts at once: its timers, and the time it waits, are its own."""
         twin = copy(self)
         twin._timing = copy(self._timing)
         return twin

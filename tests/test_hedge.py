@@ -31,10 +31,11 @@ def held(play: Play) -> Play:
 
 @pytest.fixture
 def hedged(sidecar: StartSidecar) -> StartSidecar:
-    """A sidecar that hedges, and in front of upstreams that are late after some 30 ms."""
+    """A sidecar that hedges, in front of upstreams that are late after some 30 ms, or after 6/10 of `p99_ms`."""
 
-    async def start(*upstreams: FakeUpstream | str, policy: str = HEDGED, **options: Any) -> Sidecar:
-        quick = re.sub(r"p50_ms = \d+", "p50_ms = 10, p99_ms = 50", catalog(*upstreams))
+    async def start(*upstreams: FakeUpstream | str, policy: str = HEDGED, p99_ms: int = 50, **options: Any) -> Sidecar:
+        prior = f"p50_ms = {p99_ms // 5}, p99_ms = {p99_ms}"
+        quick = re.sub(r"p50_ms = \d+", prior, catalog(*upstreams))
         return await sidecar(*upstreams, policy=policy, files={"catalog.toml": quick}, **options)
 
     return start
@@ -65,7 +66,11 @@ async def test_a_late_upstream_is_overtaken(
     assert got.headers["x-sidecar-attempts"] == "2"
     await late.idle.wait()
     assert await in_flight(running) == [0, 0]
-    assert (await running.get("/status")).json["upstreams"]["p0/m"]["errors"] == 0
+    row = (await running.get("/status")).json["upstreams"]["p0/m"]
+    # It would have taken at least so long: that is learnt, or the next one would be late even sooner.
+    assert (row["errors"], row["first_token_ms" if body is STREAM else "latency_ms"]["p50"] > 10) == (0, True)
+    proxy, spent = (float(one.rpartition("=")[2]) for one in got.headers["server-timing"].split(","))
+    assert 0 <= proxy < 20 < spent
     assert await counted(running) == {'{upstream="p0/m",winner="second"} 1'}
     assert [(line["upstream"], line["winner"]) for line in running.log("hedged")] == [("p0/m", "second")]
 
@@ -74,8 +79,8 @@ async def test_a_late_upstream_is_overtaken(
 async def test_who_is_in_time_is_alone(hedged: StartSidecar, upstream: StartUpstream, body: dict[str, Any]) -> None:
     """Nobody else is asked, and nothing is counted, as long as answers come when they usually do."""
     first, other = await upstream(says("A", body)), await upstream()
-    running = await hedged(first, other)
-    assert {(await running.post(body)).text for _ in range(20)} == {"A"}
+    running = await hedged(first, other, p99_ms=5000)
+    assert {(await running.post(body)).text for _ in range(5)} == {"A"}
     assert (other.requests, await counted(running)) == ([], set())
 
 
@@ -233,6 +238,24 @@ async def test_one_attempt_is_never_hedged(
         await asyncio.wait_for(other.arrived.wait(), 0.2)
     late.go_on.set()
     assert ((await asked).text, other.requests) == ("A", [])
+
+
+async def test_a_hedging_policy_keeps_to_one_probe(hedged: StartSidecar, upstream: StartUpstream) -> None:
+    """Its attempts start a moment after they were decided: whoever is no longer welcome then asks the next."""
+    dark, other = await upstream(*[error(529)] * 5, Play([], "hang")), await upstream()
+    running = await hedged(dark, other, p99_ms=5000)
+    for _ in range(5):
+        await running.post()
+    breaker = running.app.gateway.generation.routes.registry.list()[0].live.breaker
+    assert breaker.rest is not None
+    breaker.rest = breaker.rest._replace(until=0.0)
+
+    posted = [asyncio.create_task(running.post()) for _ in range(50)]
+    await until(lambda: sum(one.done() for one in posted) == 49)
+
+    assert len(dark.requests) == 6
+    for one in posted:
+        one.cancel()
 
 
 def test_the_budget_of_hedges() -> None:
