@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from proxy.adapter import Adapter
+from proxy.answers import Answer, StreamAnswer
 from proxy.attempt import Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
@@ -20,7 +21,7 @@ from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
-from proxy.router import Answer, StreamAnswer, Walk
+from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
 from proxy.wire import ChatRequest

@@ -11,9 +11,10 @@ import asyncio
 from copy import copy
 from itertools import chain
 
+from proxy.answers import Answer, StreamAnswer
 from proxy.errors import OverloadedError, UpstreamError
 from proxy.log import short
-from proxy.router import Answer, StreamAnswer, Walk
+from proxy.router import Walk
 from proxy.stats import LatencySketch
 from proxy.upstream import Upstream
 

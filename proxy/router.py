@@ -1,7 +1,8 @@
 """Walk a chain of upstreams until one answers. Nothing here knows HTTP's server side or a provider's name.
 
 The commit rule: nothing goes to the client before the first event with content. Until then every fault of a kind that
-the policy lists tries the next upstream; after it, none does: the stream ends with the error.
+the policy lists tries the next upstream; after it, none does: the stream ends with the error (unless the policy says
+`continue`, see `resume`).
 
 When nobody is left, the last one is asked once more if that can help: at once with another key, if it was the key that
 was limited or refused; after a short pause if the provider itself answered 500. Silence and broken answers are not
@@ -9,12 +10,13 @@ tried again there: they may be on the bill.
 """
 
 import asyncio
-from typing import Final, Protocol
+from collections.abc import Awaitable, Iterator
+from typing import Final
 
 import msgspec
 
 from proxy import wire
-from proxy.adapter import StreamParser
+from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 from proxy.log import short
@@ -32,122 +34,11 @@ _BROKEN: Final = frozenset(
 )
 
 
-class Reader(Protocol):
-    """Whoever asked for a stream."""
-
-    def write(self, data: bytes, /) -> bool:
-        """Take `data`. Returns False when that is enough for now. Must not raise."""
-        ...
-
-    async def drain(self) -> None:
-        """Wait until more may come. Raises ConnectionResetError when the client has left, or does not read."""
-        ...
-
-
-class Answer:
-    """A complete answer: `body` is what the client gets."""
-
-    __slots__ = ("attempt", "body", "finish")
-
-    def __init__(self, attempt: Attempt, body: bytes, finish: str | None) -> None:
-        self.attempt = attempt
-        self.body = body
-        self.finish = finish
-
-
-class StreamAnswer:
-    """A stream that has begun to speak. `pour` what follows `first`, then `close`, always."""
-
-    def __init__(self, attempt: Attempt, received: Received, parser: StreamParser, timing: Timing) -> None:
-        self.attempt = attempt
-        self.first = b""
-        self._client: Reader
-        self._fault: UpstreamError | None = None
-        self._received = received
-        self._parser = parser
-        self._timing = timing
-        self._ended = False
-
-    @property
-    def finish(self) -> str | None:
-        """Return the finish reason, None until it is known."""
-        return self._parser.finish
-
-    async def begin(self, data: bytes) -> None:
-        """Read on from `data` to the first content, and hold it in `first`. Raises UpstreamError when there is none."""
-        while True:
-            try:
-                self.first += self._feed(data)
-            except UpstreamError as error:
-                if not self._parser.started:
-                    raise
-                # Content and fault came in one piece: the content counts, whatever the packets were.
-                self.first += self._failed(error)
-            if self._parser.started or self._ended:
-                break
-            data = await self._received.next(self._timing.first_by)
-        self.attempt.speaks()
-
-    async def pour(self, client: Reader) -> None:
-        """Hand the rest to `client` as it comes. Raises UpstreamError when the stream cannot go on."""
-        self._client = client
-        while not self._ended:
-            if self._fault is not None:
-                raise self._interrupted(self._fault)
-            try:
-                await self._received.pour(self._pass_on, self._timing.idle_s, self._timing.deadline)
-            except UpstreamError as error:
-                client.write(self._failed(error))
-            await client.drain()
-
-    def _pass_on(self, data: bytes) -> bool:
-        """Give the client what `data` is for it. Returns False when that is enough for now."""
-        try:
-            out = self._feed(data)
-        except UpstreamError as error:
-            out = self._failed(error)
-        return self._client.write(out) and not self._ended and self._fault is None
-
-    def _feed(self, data: bytes) -> bytes:
-        """Return the client's bytes for `data`; b"" is the end of the upstream's."""
-        out = self._parser.feed(data) if data else b""
-        if data and not self._parser.done:
-            return out
-        self._ended = True
-        return out + self._parser.close()
-
-    def _failed(self, error: UpstreamError) -> bytes:
-        """Return what was whole before the fault. After the finish reason only the goodbye is missing: a clean end."""
-        self._ended = self._parser.finish is not None
-        if self._ended:
-            return error.before + self._parser.close()
-        self._fault = error
-        return error.before
-
-    def _interrupted(self, error: UpstreamError) -> UpstreamError:
-        """Return what the client is told in mid-stream."""
-        if isinstance(error, UpstreamTimeoutError):
-            error.code = "deadline_exceeded" if self._timing.spent() else "upstream_idle_timeout"
-        elif error.code in ("upstream_truncated", "upstream_disconnected"):
-            error.code = "upstream_interrupted"
-        return _keyless(error, self.attempt.upstream)
-
-    def close(self) -> None:
-        """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
-        error = self._fault or (None if self._ended else ConnectionResetError("the client left"))
-        self.attempt.usage = self._parser.usage
-        self.attempt.close(error)
-        if error is None:
-            self._received.finish()
-        else:
-            self._received.abort()
-
-
 class Walk:
     """One request's way along its chain; `failed` are the attempts that came to nothing."""
 
     __slots__ = (
-        "_client_s",
+        "_fall_back",
         "_timing",
         "_waiting",
         "attempts",
@@ -155,6 +46,7 @@ class Walk:
         "request",
         "request_id",
         "route",
+        "speaking",
         "tools",
         "upstream_s",
     )
@@ -168,27 +60,46 @@ class Walk:
         self.request_id = request_id
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
+        self.speaking = False  # another one was asked and has answered
         self.upstream_s = 0.0
-        self._client_s = client_s
+        self._waiting: Iterator[Upstream] = iter(())
+        self._fall_back = False
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
 
-    async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
+    def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
         self.route.budget.requests += 1
         self._waiting = iter(chain)
-        upstream = next(self._waiting)
+        self._fall_back = fall_back
+        return self._ask(next(self._waiting))
+
+    async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
+        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
+        answer.close()
+        self.speaking = False
+        self.request = request
+        return await self._ask(await self._next(answer.attempt.upstream, error))
+
+    async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
         while True:
             try:
-                return await self._attempt(upstream)
+                answer = await self._attempt(upstream)
             except UpstreamError as error:
-                self.failed.append((upstream, error))
-                self.attempts += not error.unsent
-                following = self._following(upstream, error) if fall_back else None
-                held = following is not None and not self._affords()
-                self._note(upstream, error, following, held=held)
-                if following is None or held or not await self._ready(following, error):
-                    raise self._told(error) from None
-                upstream = following
+                upstream = await self._next(upstream, error)
+            else:
+                self.speaking = True
+                return answer
+
+    async def _next(self, upstream: Upstream, error: UpstreamError) -> Upstream:
+        """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
+        self.failed.append((upstream, error))
+        self.attempts += not error.unsent
+        following = self._following(upstream, error) if self._fall_back else None
+        held = following is not None and not self._affords()
+        self._note(upstream, error, following, held=held)
+        if following is None or held or not await self._ready(following, error):
+            raise self._told(error) from None
+        return following
 
     def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
@@ -254,7 +165,7 @@ class Walk:
             return await self._read(attempt, received)
         except BaseException as error:
             if isinstance(error, UpstreamError):
-                _keyless(error, upstream)
+                keyless(error, upstream)
                 if received is not None and received.status == 200 and error.code in _BROKEN:
                     error.possibly_billed = True
             if isinstance(error, UpstreamTimeoutError) and timing.spent():
@@ -319,13 +230,6 @@ def _told_of(upstream: Upstream, error: UpstreamError) -> dict[str, object]:
     kind, code = error.kind, error.code
     told: dict[str, object] = {"upstream": short(upstream.name), "kind": kind, "code": code, "message": error.message}
     return {**told, "possibly_billed": True} if error.possibly_billed else told
-
-
-def _keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
-    """Take the provider's own keys out of its words, whatever they look like."""
-    for key in upstream.provider.access.keys:
-        error.message = error.message.replace(key, "[redacted]")
-    return error
 
 
 def _reframed(body: bytes, *, include_usage: bool) -> bytes:
