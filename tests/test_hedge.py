@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.answers import Answer, StreamAnswer
 from proxy.budget import HEDGES_SAVED, Budget
 from proxy.gateway import Overrides
-from proxy.router import Answer, StreamAnswer
 from proxy.wire import decode_chat
 from tests.conftest import CHAT, STREAM, Sidecar, StartSidecar, StartUpstream, catalog, check_error, until
 from tests.fake_upstream import FakeUpstream, Play, completion, error, events, stream
