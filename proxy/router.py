@@ -186,7 +186,7 @@ class Walk:
             return self._whole(attempt, await received.read(timing.deadline))
         # What it is, its first byte says: servers send events as JSON and JSON as events.
         data = await received.next(timing.first_by)
-        if data.lstrip()[:1] in (b"{", b"<"):
+        if data.lstrip()[:1] in ((b"<",) if attempt.rendered.json_lines else (b"{", b"<")):
             return self._whole(attempt, data + await received.read(timing.deadline))
         stream = StreamAnswer(attempt, received, adapter.stream(request, upstream.target), timing)
         await stream.begin(data)
