@@ -234,7 +234,9 @@ def test_error_answer_becomes_its_class(entry: Entry) -> None:
     assert golden.error in told["message"] or len(golden.error) > 500
 
 
-@pytest.mark.parametrize("entry", [one for one in used(adapters=("openai",)) if corpus.read(one.values[0]).request.body])
+@pytest.mark.parametrize(
+    "entry", [one for one in used(adapters=("openai",)) if corpus.read(one.values[0]).request.body]
+)
 def test_passed_through_request_keeps_its_bytes(entry: Entry) -> None:
     """Only the model and the asking for usage differ, and for GitHub Copilot the name of the limit."""
     body = corpus.read(entry).request.body
