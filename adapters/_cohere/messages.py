@@ -8,16 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat import (
-    Message,
-    answered_call,
-    arguments_of,
-    calls_of,
-    image_of,
-    invalid,
-    text_of,
-    words_of,
-)
+from adapters._chat.messages import answered_call, arguments_of, calls_of, image_of, text_of, words_of
+from adapters._chat.request import Message, invalid
 
 Turn = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chunks import plain
+from adapters._chat.chunks import plain
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.classify import Fault, classify, read_fault

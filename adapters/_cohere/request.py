@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat import NOTHING, UNSET, Chat, MaybeRaw, declare, format_of, invalid, limit_of, read, stops_of
+from adapters._chat.request import NOTHING, UNSET, Chat, MaybeRaw, format_of, invalid, limit_of, read, stops_of
+from adapters._chat.tools import declare
 from adapters._cohere.messages import LANGUAGE, turns_of
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from adapters._chunks import Chunks, plain
+from adapters._chat.chunks import Chunks, plain
 from adapters._cohere.reply import Call, Content, End, Said, billed, finish_of, told
 from proxy import sse, wire
 from proxy.adapter import Target

@@ -8,25 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat import (
-    NOTHING,
-    UNSET,
-    Chat,
-    MaybeRaw,
-    Message,
-    answered_call,
-    arguments_of,
-    calls_of,
-    declare,
-    format_of,
-    image_of,
-    invalid,
-    limit_of,
-    read,
-    stops_of,
-    text_of,
-    words_of,
-)
+from adapters._chat.messages import answered_call, arguments_of, calls_of, image_of, text_of, words_of
+from adapters._chat.request import NOTHING, UNSET, Chat, MaybeRaw, Message, format_of, invalid, limit_of, read, stops_of
+from adapters._chat.tools import declare
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 

@@ -4,7 +4,7 @@ The stream is JSON lines (https://github.com/ndjson/ndjson-spec): every line is 
 the last line has `done` and the counts.
 """
 
-from adapters._chunks import Chunks, plain
+from adapters._chat.chunks import Chunks, plain
 from adapters._ollama.reply import Said, calls_in, decode, finish_of, id_of, usage_of
 from proxy import sse
 from proxy.adapter import Target
