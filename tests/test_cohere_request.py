@@ -84,7 +84,12 @@ def test_stop_sequences() -> None:
 
 def test_cohere_s_own_fields_go_through() -> None:
     """Documents, citations and the like as they came, digits and all; they win over what OpenAI's fields say."""
-    own = {"documents": [{"data": {"n": 1.0}}], "citation_options": {"mode": "off"}, "safety_mode": "NONE", "k": 3}
+    own: dict[str, Any] = {
+        "documents": [{"data": {"n": 1.0}}],
+        "citation_options": {"mode": "off"},
+        "safety_mode": "NONE",
+        "k": 3,
+    }
 
     rendered = COHERE.render(**own, p=0.3, top_p=0.9, priority=1, strict_tools=True)
 
@@ -202,6 +207,7 @@ def test_cohere_s_own_thinking_wins() -> None:
 
     assert msgspec.json.decode(rendered.body)["thinking"] == {"type": "disabled"}
     assert rendered.dropped == ("reasoning_effort",)
+    assert COHERE.sent(model=THINKER, thinking=None, reasoning_effort="none")["thinking"] == {"type": "disabled"}
 
 
 # ---- what cannot be sent ----------------------------------------------------------------------------------------

@@ -146,6 +146,16 @@ def test_done_may_be_missing() -> None:
     assert len(chunks(out)) == 3
 
 
+def test_the_finish_reason_may_be_missing() -> None:
+    """[DONE] ends the answer as well; clients that need a finish reason get one, and a call its arguments."""
+    stream = COHERE.parser()
+
+    found = chunks(stream.feed(opened(0, "a") + DONE) + stream.close())
+
+    assert [chunk["choices"][0]["finish_reason"] for chunk in found] == [None, None, None, "tool_calls"]
+    assert found[2]["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
 def test_usage_is_told_in_tokens_and_billed_in_units() -> None:
     """The last event counts both ways; a client that did not ask is told nothing."""
     asked, unasked = COHERE.parser(stream_options={"include_usage": True}), COHERE.parser()

@@ -1,12 +1,14 @@
 """The frame of a translated stream: one role chunk, what the language says, one finish chunk, the usage, `[DONE]`."""
 
+from abc import ABC, abstractmethod
+
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
 from proxy.errors import UnavailableError
 from proxy.wire import ChatRequest, Usage
 
 
-class Chunks:
+class Chunks(ABC):
     """A parser without its language; see StreamParser for what the attributes mean. A language adds `_take`.
 
     `usage` is what is billed, `told` what the client is told; they differ where a provider bills by other units.
@@ -36,9 +38,9 @@ class Chunks:
             self._out.append(self._opened().usage(self.told))
         return last + self._taken() + sse.DONE
 
+    @abstractmethod
     def _take(self, event: sse.Event) -> None:
         """Say what `event` means. Raises UpstreamError for an error in it."""
-        raise NotImplementedError
 
     def _step(self, event: sse.Event) -> bytes:
         if not self.done:

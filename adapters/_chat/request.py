@@ -147,8 +147,15 @@ def invalid(message: str, param: str) -> InvalidRequestError:
     return error
 
 
-def read(raw: bytes, decoder: "msgspec.json.Decoder[Language]", language: str) -> tuple[Language, list[str]]:
-    """Return the request and the names of its fields that `language` has no word for.
+def known_to(kind: type[Chat]) -> frozenset[str]:
+    """Return the names of the fields that are read, here or before."""
+    return frozenset({*kind.__struct_fields__, "model", "stream", "stream_options"})
+
+
+def read(
+    raw: bytes, decoder: "msgspec.json.Decoder[Language]", known: frozenset[str], language: str
+) -> tuple[Language, list[str]]:
+    """Return the request and the names of its fields that `language` has no word for: those that are not `known`.
 
     Raises InvalidRequestError with `unsent` for a wrong request, and for one that asks for several answers or audio.
     """
@@ -165,7 +172,6 @@ def read(raw: bytes, decoder: "msgspec.json.Decoder[Language]", language: str) -
         raise not_sent(f"{language} gives one answer per request", "n")
     if "audio" in (chat.modalities or ()):
         raise not_sent(f"{language} gives no audio", "modalities")
-    known = {*chat.__struct_fields__, "model", "stream", "stream_options"}
     return chat, [name for name, value in given.items() if name not in known and value not in NOTHING]
 
 

@@ -8,7 +8,18 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat.request import NOTHING, UNSET, Chat, MaybeRaw, format_of, invalid, limit_of, read, stops_of
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    Chat,
+    MaybeRaw,
+    format_of,
+    invalid,
+    known_to,
+    limit_of,
+    read,
+    stops_of,
+)
 from adapters._chat.tools import declare
 from adapters._cohere.messages import LANGUAGE, turns_of
 from proxy.adapter import Rendered, Target, not_sent
@@ -29,6 +40,7 @@ class _Body(Chat, kw_only=True):
 
 
 _body: Final = msgspec.json.Decoder(_Body)
+_KNOWN: Final = known_to(_Body)
 _OWN: Final = ("k", "p", "thinking", "documents", "citation_options", "safety_mode", "strict_tools", "priority")
 # OpenAI's field, Cohere's word for it, and the range that Cohere takes (API reference, "Chat").
 _NUMBERS: Final[tuple[tuple[str, str, Number, Number], ...]] = (
@@ -48,7 +60,7 @@ _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": None, "
 
 def render(request: ChatRequest, target: Target) -> Rendered:
     """Return Cohere's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""
-    body, dropped = read(request.raw, _body, LANGUAGE)
+    body, dropped = read(request.raw, _body, _KNOWN, LANGUAGE)
     out: dict[str, Any] = {"model": target.model, "messages": turns_of(body.messages)}
     if request.stream:
         out["stream"] = True
@@ -102,9 +114,10 @@ def _add_thinking(body: _Body, target: Target, out: dict[str, Any], dropped: lis
         return
     if effort != "none" and effort not in _BUDGETS:
         raise invalid(f"there is no reasoning effort {effort!r}", "reasoning_effort")
-    if body.thinking is not UNSET or not target.model.startswith(_THINKERS):
+    own = body.thinking is not UNSET and body.thinking not in NOTHING
+    if own or not target.model.startswith(_THINKERS):
         # A model that never thinks does as "none" says.
-        dropped += ["reasoning_effort"] if effort != "none" or body.thinking is not UNSET else []
+        dropped += ["reasoning_effort"] if own or effort != "none" else []
         return
     if effort == "none":
         out["thinking"] = {"type": "disabled"}

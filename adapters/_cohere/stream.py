@@ -58,6 +58,8 @@ class Stream(Chunks):
     def _take(self, event: sse.Event) -> None:
         if event.data == b"[DONE]":
             self.done = True
+            if self.finish is None:
+                self._end(_Delta())
             return
         found = _decode(event.data)
         delta = found.delta or _Delta()

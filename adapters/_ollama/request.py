@@ -9,7 +9,19 @@ from typing import Any, Final
 import msgspec
 
 from adapters._chat.messages import answered_call, arguments_of, calls_of, image_of, text_of, words_of
-from adapters._chat.request import NOTHING, UNSET, Chat, MaybeRaw, Message, format_of, invalid, limit_of, read, stops_of
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    Chat,
+    MaybeRaw,
+    Message,
+    format_of,
+    invalid,
+    known_to,
+    limit_of,
+    read,
+    stops_of,
+)
 from adapters._chat.tools import declare
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
@@ -30,6 +42,7 @@ class _Body(Chat, kw_only=True):
 
 LANGUAGE: Final = "Ollama"
 _body: Final = msgspec.json.Decoder(_Body)
+_KNOWN: Final = known_to(_Body)
 # What tunes the answer has the same name among Ollama's options.
 _OPTIONS: Final = (
     "temperature",
@@ -63,7 +76,7 @@ _THINK: Final[dict[str, bool | str]] = {
 
 def render(request: ChatRequest, target: Target) -> Rendered:
     """Return Ollama's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""
-    body, dropped = read(request.raw, _body, LANGUAGE)
+    body, dropped = read(request.raw, _body, _KNOWN, LANGUAGE)
     # It streams unless told not to.
     out: dict[str, Any] = {"model": target.model, "messages": _turns(body.messages), "stream": request.stream}
     tools, mode = declare(body, LANGUAGE, dropped)
