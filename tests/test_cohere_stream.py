@@ -137,6 +137,15 @@ def test_finish(reason: str, calls: bytes, finish: str) -> None:
     assert {(chunk["id"], chunk["model"], chunk["created"]) for chunk in found} == {("id-1", "command-a-03-2025", 1000)}
 
 
+def test_an_answer_without_words_is_one() -> None:
+    """A finish reason is content: the client gets an empty answer, not the next upstream's."""
+    stream = COHERE.parser()
+
+    stream.feed(BEGIN + end())
+
+    assert stream.started
+
+
 def test_done_may_be_missing() -> None:
     """After the finish reason the end of the bytes is the end of the answer, also in the middle of an event."""
     stream = COHERE.parser()

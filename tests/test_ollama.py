@@ -183,14 +183,16 @@ def test_a_stream_and_a_complete_answer_name_calls_alike() -> None:
 
 
 def test_nothing_is_started_before_content() -> None:
-    """A line without words is no content; the role chunk may be written already."""
+    """A line without words is no content, but the last one is: an empty answer is an answer."""
     parser = OLLAMA.parser()
 
     role = parser.feed(line())
     assert (parser.started, role.count(b'"role":"assistant"')) == (False, 1)
+    empty = OLLAMA.parser()
     parser.feed(line("a"))
+    empty.feed(END)
 
-    assert parser.started
+    assert (parser.started, empty.started) == (True, True)
 
 
 @pytest.mark.parametrize(
