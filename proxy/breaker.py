@@ -196,6 +196,6 @@ def wait_s(error: UpstreamError) -> float:
     return {"quota": QUOTA_WAIT_S, "auth": REFUSED_WAIT_S}.get(error.kind, BARE_WAIT_S)
 
 
-def jittered(seconds: float, random: Random) -> float:
+def jittered(seconds: float, chance: Random) -> float:
     """Return 0-20 % more, so that the replicas of an app do not come back all at once."""
-    return seconds * (1.0 + 0.2 * random.random())
+    return seconds * (1.0 + 0.2 * chance.random())

@@ -7,6 +7,7 @@ import msgspec
 
 from proxy import adapter
 from proxy.config import Config, load
+from proxy.errors import UnavailableError, UpstreamError
 from proxy.keys import Access
 from proxy.policy import Limits, ModelRow, Policy, ProviderRow
 from proxy.registry import Registry, build
@@ -75,3 +76,38 @@ def registry(found: Config, *off: str, previous: Registry | None = None) -> Regi
         return Access(row.base_url, (), "", "no key" if row.name in off else None)
 
     return build(found, adapter.load, access, previous, Steady())
+
+
+DOWN = UnavailableError("down")
+
+
+def attempt(subject: Upstream, now: float, error: UpstreamError | None = None, began: float | None = None) -> bool:
+    """One attempt that ends at `now`, well or with `error`. Returns whether it was the probe."""
+    key = subject.credential(now if began is None else began).key
+    probe = subject.live.begin()
+    subject.live.end(probe=probe)
+    if error is None:
+        subject.live.answered(100, now, probe=probe)
+    else:
+        subject.failed(error, now, key, probe=probe)
+    return probe
+
+
+def fail(subject: Upstream, times: int, now: float, error: UpstreamError = DOWN) -> None:
+    for _ in range(times):
+        attempt(subject, now, error)
+
+
+def rest_s(subject: Upstream, now: float) -> float:
+    """How much longer an upstream rests."""
+    rest = subject.rest(now)
+    return rest.until - now if rest is not None else 0.0
+
+
+def state(subject: Upstream, now: float) -> str:
+    return subject.live.breaker.state(now)
+
+
+def why(subject: Upstream, now: float) -> str:
+    rest = subject.rest(now)
+    return rest.reason(now) if rest is not None else ""
