@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
+from proxy.room import Room, most_for
 from proxy.server import Sidecar
 from proxy.transport import Transport
 
@@ -36,7 +38,10 @@ _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times."""
+    """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times.
+
+    `max_in_flight` None: as many requests at once as `room.most_for` says.
+    """
 
     policies: Path | None = None
     host: str = "127.0.0.1"
@@ -45,6 +50,7 @@ class Options(msgspec.Struct, frozen=True):
     demo: bool = False
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 25.0
+    max_in_flight: int | None = None
 
 
 class StartError(Exception):
@@ -93,7 +99,8 @@ class App:
                 await self._start_demo()
             self.gateway.install(self._with_demo(config))
             admin = options.admin is None and is_loopback(options.host)
-            self.sidecar = Sidecar(self.gateway, self._admission(options.host), admin=admin)
+            room = Room(options.max_in_flight or most_for(_open_files()), self.metrics.shed)
+            self.sidecar = Sidecar(self.gateway, self._admission(options.host), room, admin=admin)
             self.peers.visits = self.sidecar.in_flight
             server = Server(self.sidecar.handle, self.sidecar.note, lane=self.sidecar.lane())
             self.address = self._listen(server, options.host, options.port)
@@ -267,6 +274,12 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open_files() -> int:
+    """Return how many files this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _anything_on(config: Config, environ: Mapping[str, str]) -> bool:

@@ -14,7 +14,8 @@ from aiohttp import web
 from proxy.client import Client, Sent, head_bytes
 from proxy.errors import ClientError, ProxyError
 from proxy.heads import Key, usual
-from proxy.lane import Arriving, Lane, late_body
+from proxy.lane import Arriving, Lane, client_left, late_body, shutting_down
+from proxy.room import Room
 
 # A whole head must be in within this: absolute, so that a byte now and then does not help.
 HEAD_S: Final = 10.0
@@ -66,6 +67,8 @@ class Connection(web.RequestHandler):
         self._stop_clock()
         if self._arriving is not None:
             self._arriving.timer.cancel()
+            if self.transport is not None:  # else we have refused it
+                self._server.note(client_left())
         if self._answering is not None:
             self._answering.cancel()
         super().connection_lost(exc)
@@ -129,6 +132,9 @@ class Connection(web.RequestHandler):
         judged = lane.heads.get(key)
         if judged is None or not 0 < key.length <= lane.max_body:
             return False
+        room = lane.room
+        if len(room.inside) >= room.batch_most and room.full(batch=judged.batch):
+            return self._turn_away(room, judged.batch, whole=len(data) == key.start + key.length)
         self._stop_clock()
         body = data[key.start :]
         client = Client(self, self.transport, keeps=True)
@@ -141,12 +147,30 @@ class Connection(web.RequestHandler):
             self._collect(self._arriving, body)
         return True
 
+    def _turn_away(self, room: Room, batch: bool, *, whole: bool) -> bool:
+        """Refuse a request that came `whole`. Returns False for any other: aiohttp's handler drops its rest as well."""
+        if not whole or self._paused:
+            return False
+        self._stop_clock()
+        client, refusal = Client(self, self.transport, keeps=True), room.refusal(batch=batch)
+        client.fail(self._server.note(refusal), refusal)
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
+        if not client.keeps:
+            self.force_close()
+        return True
+
     def _answer(self, lane: Lane[Any], client: Client, answering: Coroutine[Any, Any, None]) -> None:
         self._answering = task = self._loop.create_task(self._carry(lane, answering, client))
-        lane.inside.add(task)
+        lane.room.inside.add(task)
 
     async def _when_whole(self, lane: Lane[Any], client: Client, judged: Any, whole: asyncio.Future[bytes]) -> None:
-        await lane.answer(client, judged, await whole)
+        try:
+            body = await whole
+        except asyncio.CancelledError:
+            if self.transport is not None:  # it is us who leave
+                self._refuse(shutting_down())
+            raise
+        await lane.answer(client, judged, body)
 
     def _collect(self, arriving: Arriving, data: bytes) -> None:
         """Take the next bytes of a body. What comes behind its end is the next request's."""
@@ -173,7 +197,7 @@ class Connection(web.RequestHandler):
             pass  # the client left
         finally:
             if (task := self._answering) is not None:
-                lane.inside.discard(task)
+                lane.room.inside.discard(task)
             self._answering = None
             if not keeps:
                 self.force_close()
@@ -258,7 +282,7 @@ class Connection(web.RequestHandler):
         text = f"the request head did not arrive within {self._server.head_s:g} s"
         self._refuse(ClientError(text, status=408, code="request_timeout"))
 
-    def _refuse(self, error: ClientError) -> None:
+    def _refuse(self, error: ProxyError) -> None:
         """Answer what nobody handles, and close."""
         if self.transport is None:
             return

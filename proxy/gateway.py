@@ -28,12 +28,13 @@ _LISTED: Final = 40
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
+    batch: bool = False
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Awaitable, Callable
 from itertools import count
 from secrets import token_hex
-from typing import Any
 
 from aiohttp import web
 
@@ -19,7 +18,8 @@ from proxy.connection import Connection, client_of
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides
-from proxy.lane import Lane
+from proxy.lane import Lane, client_left, shutting_down
+from proxy.room import Room
 from proxy.router import StreamAnswer
 from proxy.visit import Visit
 from proxy.wire import decode_chat
@@ -28,17 +28,18 @@ from proxy.wire import decode_chat
 class Sidecar:
     """All doors of one process. `ready` is what /readyz tells; `shutting_down` ends what is still under way."""
 
-    def __init__(self, gateway: Gateway, admission: Admission, *, admin: bool) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission, room: Room, *, admin: bool) -> None:
         self.gateway = gateway
         self.tools = gateway.tools
         self.admission = admission
         self.ready = True
         self.shutting_down = False
-        self.in_flight: set[asyncio.Task[Any]] = set()
+        self.room = room
+        self.in_flight = room.inside  # whoever is inside is waited for when the sidecar stops
         self._ids = count(1)
         # One random prefix per process and a counter: unique, and 50x cheaper than a UUID per request.
         self._prefix = f"req_{token_hex(6)}_"
-        desk = Desk(gateway, admission)
+        self._desk = desk = Desk(gateway, admission, room)
         chat: Doors = {"POST": self._chat}
         self._main: dict[str, Doors] = {"/v1/chat/completions": chat, "/chat/completions": chat, **desk.models()}
         self._model_door: Doors = {"GET": desk.model}
@@ -73,7 +74,7 @@ class Sidecar:
         admission = self.admission
         return Lane(
             lambda client, said, body: self._guarded(client, self._next_id(), said, body, self.tools.clock()),
-            self.in_flight,
+            self.room,
             admission.max_body,
             admission.body_s,
         )
@@ -136,18 +137,24 @@ class Sidecar:
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """The main door, for a request that aiohttp has parsed."""
         began = self.tools.clock()
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a handler always runs in one
-        self.in_flight.add(task)  # whoever is inside is waited for when the sidecar stops
-        try:
-            body = await self.admission.read(http)
-            said = overrides(http)
+        said = overrides(http)
+        with self.room.entered(batch=said.batch):
+            body = await self._body(http, request_id)
             if isinstance(http.protocol, Connection):
                 http.protocol.learn(http, said)
             client = client_of(http)
             await self._guarded(client, request_id, said, body, began)
-        finally:
-            self.in_flight.discard(task)
         return client.sent()
+
+    async def _body(self, http: web.BaseRequest, request_id: str) -> bytes:
+        """Read the body; a client that leaves in the middle of it is told of in the log."""
+        try:
+            return await self.admission.read(http)
+        except (ConnectionError, asyncio.CancelledError):
+            if self.shutting_down:
+                raise shutting_down() from None
+            self.note(client_left(), request_id)
+            raise
 
     async def _answer(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
         """Decode, decide, route, relay; the books are closed once, at the end."""
@@ -168,7 +175,7 @@ class Sidecar:
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
-            visit.error = _shutting_down()
+            visit.error = shutting_down()
             visit.status = visit.error.status
             client.fail(visit.head(), visit.error)
         finally:
@@ -187,19 +194,15 @@ class Sidecar:
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
-            visit.error = _shutting_down()
+            visit.error = shutting_down()
         visit.status = 200
         client.end(visit.error)
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:
-            raise _shutting_down()
+            raise shutting_down()
         return send_json(http, request_id, {"status": "ok"})
 
     async def _status(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        own = {"ready": self.ready}
+        own = {"ready": self.ready, "max_in_flight": self._desk.most()}
         return send_json(http, request_id, {**self.gateway.status(), **own})
-
-
-def _shutting_down() -> ProxyError:
-    return ProxyError("the sidecar is shutting down", status=503, code="shutting_down")

@@ -82,6 +82,8 @@ class Visit:
                 line.first_token_ms = round(attempt.first_s * 1000, 3)
             if usage is not None:
                 line.input_tokens, line.output_tokens = usage.input, usage.output
+        if self.status == CLIENT_LEFT:
+            line.error = "client_cancelled"
         if self.error is not None:
             line.error = self.error.code or self.error.type
         tools.log.line(line)

@@ -136,6 +136,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(sidecar: StartSide
         await until(lambda: len(running.app.sidecar.in_flight) == 1)
     await until(lambda: len(running.app.sidecar.in_flight) == 0)
     assert (asked.requests, running.log("fault")) == ([], [])
+    assert [(line["status"], line["code"]) for line in running.log("refused")] == [(499, "client_cancelled")]
 
 
 async def test_a_mute_client_holds_nothing_up(sidecar: StartSidecar, upstream: StartUpstream) -> None:
