@@ -31,6 +31,8 @@ from proxy.transport import Transport
 
 # How often the policy files are looked at, seconds. Reading six small files costs 0.2 ms.
 POLL_S: Final = 1.0
+# Who has connected just before the listeners close has this long to ask for something.
+COMING_S: Final = 0.5
 # How old the numbers may be that one worker tells of another.
 PUBLISH_S: Final = 1.0
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
@@ -153,13 +155,13 @@ class App:
     async def stop(self) -> None:
         """Drain, then take everything down. Streams still open after the drain timeout end with an error event."""
         self.sidecar.ready = False
+        for _, server in self._listeners:
+            server.leaving = True  # clients connect anew, and to somebody else if they can
         await asyncio.sleep(self.options.drain_delay_s)
         for listener, server in self._listeners:
             listener.close()
             server.leave()
-        ends = asyncio.get_running_loop().time() + self.options.drain_timeout_s
-        while self.sidecar.in_flight and asyncio.get_running_loop().time() < ends:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - asyncio.get_running_loop().time())
+        await self._drain()
         self.sidecar.shutting_down = True
         for task in [*self.sidecar.in_flight, *self._tasks]:
             task.cancel()
@@ -167,6 +169,19 @@ class App:
             await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
         await self._take_down()
         self.peers.publish(self.metrics, self.gateway.flying())
+
+    async def _drain(self) -> None:
+        """Wait for what is under way, and a moment for those that came just before the door was shut."""
+        now = asyncio.get_running_loop().time
+        ends = now() + self.options.drain_timeout_s
+        asked = min(ends, now() + COMING_S)
+        while now() < asked and self._somebody_comes():  # noqa: ASYNC110  # it has no event, and is nearly always over
+            await asyncio.sleep(0.01)
+        while self.sidecar.in_flight and now() < ends:
+            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - now())
+
+    def _somebody_comes(self) -> bool:
+        return any(listener.connecting or server.expects() for listener, server in self._listeners)
 
     async def _take_down(self) -> None:
         for task in self._tasks:

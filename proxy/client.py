@@ -159,6 +159,22 @@ class Client:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
 
+def client_of(request: web.BaseRequest) -> Client:
+    """Return where the answer to a request that aiohttp has parsed goes."""
+    # A body that was not read to its end would be taken for the next request.
+    keeps = request.keep_alive and request.content.is_eof()
+    wire: Wire = request.protocol  # type: ignore[assignment]  # a Connection: our server makes no other
+    chunked, bare = request.version >= (1, 1), request.method == "HEAD"
+    return Client(wire, request.transport, keeps=keeps, chunked=chunked, bare=bare)
+
+
+def send(request: web.BaseRequest, status: int, headers: str, body: bytes) -> web.StreamResponse:
+    """Write a whole answer to a request that aiohttp has parsed."""
+    client = client_of(request)
+    client.send(status, headers, body)
+    return client.sent()
+
+
 def head_bytes(status: int, headers: str, length: int | None, *, close: bool) -> bytes:
     """Return the head of an answer, JSON unless `headers` say otherwise; `length` is None for a stream."""
     lines = headers

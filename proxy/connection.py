@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from proxy.client import Client, Sent, head_bytes
+from proxy.client import Client, Sent, client_of, head_bytes
 from proxy.errors import ClientError, ProxyError
 from proxy.heads import Key, usual
 from proxy.lane import Arriving, Lane, client_left, late_body, shutting_down
@@ -250,6 +250,11 @@ class Connection(web.RequestHandler):
         return self._at_rest and self._late is None
 
     @property
+    def expected(self) -> bool:
+        """True while a head is awaited: of a client that has just come, or that has begun to send one."""
+        return self._late is not None
+
+    @property
     def full(self) -> bool:
         """True while the client takes less than is written."""
         return self._paused
@@ -291,23 +296,6 @@ class Connection(web.RequestHandler):
         self.force_close()
 
 
-def client_of(request: web.BaseRequest) -> Client:
-    """Return where the answer to a request that aiohttp has parsed goes."""
-    connection = request.protocol
-    assert isinstance(connection, Connection)  # noqa: S101  # nosec B101  # the server makes no other
-    # A body that was not read to its end would be taken for the next request.
-    keeps = request.keep_alive and request.content.is_eof()
-    chunked, bare = request.version >= (1, 1), request.method == "HEAD"
-    return Client(connection, request.transport, keeps=keeps, chunked=chunked, bare=bare)
-
-
-def send(request: web.BaseRequest, status: int, headers: str, body: bytes) -> web.StreamResponse:
-    """Write a whole answer to a request that aiohttp has parsed."""
-    client = client_of(request)
-    client.send(status, headers, body)
-    return client.sent()
-
-
 class Server(web.Server):
     """aiohttp's low-level server, making our connections.
 
@@ -333,11 +321,18 @@ class Server(web.Server):
         self.leaving = False
 
     def leave(self) -> None:
-        """Close what is idle, and every other connection after its answer."""
+        """Close what is idle. Every other connection closes behind its answer, from `leaving` on."""
         self.leaving = True
-        for connection in self.connections:
-            if isinstance(connection, Connection) and connection.idle:
+        for connection in self._ours():
+            if connection.idle:
                 connection.force_close()
+
+    def expects(self) -> bool:
+        """Say whether a client is about to ask for something."""
+        return any(connection.expected for connection in self._ours())
+
+    def _ours(self) -> list[Connection]:
+        return [one for one in self.connections if isinstance(one, Connection)]
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.connection import send
+from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
 from proxy.room import Room

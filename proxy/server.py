@@ -13,8 +13,8 @@ from secrets import token_hex
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.client import Client
-from proxy.connection import Connection, client_of
+from proxy.client import Client, client_of
+from proxy.connection import Connection
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides

@@ -12,7 +12,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
-from proxy.connection import Server, client_of
+from proxy.client import client_of
+from proxy.connection import Server
 from proxy.gateway import Overrides
 from proxy.heads import MAX_HEADS, Heads, Key
 from proxy.lane import BODY_S, Lane
