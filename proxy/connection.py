@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from proxy.client import Client, Sent, client_of, head_bytes
 from proxy.errors import ClientError, ProxyError
@@ -34,7 +35,9 @@ _UNKNOWN: Final = -1
 class Connection(web.RequestHandler):
     """aiohttp's connection with our errors and timers."""
 
-    __slots__ = ("_ahead", "_answered", "_answering", "_arriving", "_key", "_last", "_late", "_open", "_server")
+    __slots__ = (
+        "_ahead", "_answered", "_answering", "_arriving", "_begun", "_key", "_last", "_late", "_open", "_server",
+    )  # fmt: skip
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -52,6 +55,7 @@ class Connection(web.RequestHandler):
         # Bytes still to come of the request that aiohttp's parser is in: 0 between two, _UNKNOWN for good once
         # anything but a chat request or a head alone has come. Only at 0 does the next byte begin a request for sure.
         self._open = 0
+        self._begun = False  # a head has, behind the request that is being answered
         self._key: Key | None = None  # of the head that aiohttp's parser has taken last
         self._arriving: Arriving | None = None
         self._answering: asyncio.Task[None] | None = None
@@ -87,24 +91,30 @@ class Connection(web.RequestHandler):
 
     def _parse(self, data: bytes, key: Key | None) -> None:
         """Give `data` to aiohttp's parser; the clock runs while a head has begun and is not complete."""
-        before = self._request_count
-        # A head alone, which came where a request may begin: a GET, if aiohttp finds no body announced in it.
-        alone = self._open == 0 and self._at_rest and data.find(b"\r\n\r\n") == len(data) - 4
+        before, asked = self._request_count, self._current_request
+        fresh = self._open == 0 and self._at_rest  # a request begins with `data`
+        behind = asked is not None and asked.content.is_eof()  # `data` is all the next one's
+        end = key.start + key.length if key is not None else data.find(b"\r\n\r\n") + 4
         if data:
-            self._open = max(_UNKNOWN, (key.start + key.length if key is not None else self._open) - len(data))
+            self._open = max(_UNKNOWN, (end if key is not None else self._open) - len(data))
         super().data_received(data)
-        if alone and self._request_count == before + 1 and self._messages[-1][1].is_eof():
-            self._open = 0
         if self._request_count != before:
+            single = self._request_count == before + 1
+            # Without a body it ends with its head: a GET.
+            ends = fresh and single and (key is not None or self._messages[-1][1] is EMPTY_PAYLOAD)
+            if ends and end == len(data):
+                self._open = 0
+            self._begun = ends and bool(data[end:].strip())
             # Only a head that came alone is surely the one that its handler will ask to remember.
-            self._key = key if self._request_count == before + 1 else None
+            self._key = key if single else None
             self._stop_clock()
-            reading = self._current_request
-            if reading is not None and not reading.content.is_eof():
+            if asked is not None and not asked.content.is_eof():
                 # aiohttp queues its complaint about a body behind the handler that waits for that body.
-                reading.content.set_exception(web.RequestPayloadError())
+                asked.content.set_exception(web.RequestPayloadError())
         elif self.idle:
             self._start_clock()
+        elif behind and data.strip():
+            self._begun = True
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written. Raises ConnectionResetError when it does not."""
@@ -268,6 +278,8 @@ class Connection(web.RequestHandler):
         """Note that aiohttp's handler has written an answer; `last` that the connection closes behind it."""
         self._answered += 1
         self._last = last
+        if self._begun and not last:
+            self._start_clock()
 
     @property
     def staying(self) -> bool:
@@ -323,16 +335,13 @@ class Server(web.Server):
     def leave(self) -> None:
         """Close what is idle. Every other connection closes behind its answer, from `leaving` on."""
         self.leaving = True
-        for connection in self._ours():
-            if connection.idle:
+        for connection in self.connections:
+            if isinstance(connection, Connection) and connection.idle:
                 connection.force_close()
 
     def expects(self) -> bool:
         """Say whether a client is about to ask for something."""
-        return any(connection.expected for connection in self._ours())
-
-    def _ours(self) -> list[Connection]:
-        return [one for one in self.connections if isinstance(one, Connection)]
+        return any(isinstance(connection, Connection) and connection.expected for connection in self.connections)
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""
