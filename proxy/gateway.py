@@ -69,6 +69,7 @@ class Gateway:
         self._access = access
         self._random = random
         self.peers = peers or Alone()
+        self.drains = False  # whether any provider's answers are read to their ends when the client has left
         self.generation = Generation(0, Config({}, {}, {}, ""), Routes(Config({}, {}, {}, ""), Registry()))
 
     def install(self, config: Config) -> list[str]:
@@ -76,6 +77,7 @@ class Gateway:
         old = self.generation
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         self.generation = Generation(old.number + 1, config, Routes(config, registry))
+        self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:

@@ -132,9 +132,15 @@ class StreamAnswer:
 
 
 class Walk:
-    """One request's way along its chain; `failed` are the attempts that came to nothing."""
+    """One request's way along its chain; `failed` are the attempts that came to nothing.
 
-    __slots__ = ("_client_s", "_timing", "attempts", "failed", "request", "request_id", "route", "tools", "upstream_s")
+    `asking` is whom it has asked last. Once the client has `left` nobody else is asked.
+    """
+
+    __slots__ = (
+        "_client_s", "_timing", "asking", "attempts", "failed", "left", "request", "request_id", "route", "tools",
+        "upstream_s",
+    )  # fmt: skip
 
     def __init__(
         self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
@@ -146,6 +152,8 @@ class Walk:
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
         self.upstream_s = 0.0
+        self.asking: Upstream | None = None
+        self.left = False
         self._client_s = client_s
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
 
@@ -172,11 +180,12 @@ class Walk:
 
     def _may_go_on(self, error: UpstreamError) -> bool:
         """Say whether the policy lets another upstream be asked after `error`."""
-        more = self.attempts < self.route.policy.fallback.attempts and not self._timing.spent()
+        more = self.attempts < self.route.policy.fallback.attempts and not self._timing.spent() and not self.left
         return more and (error.unsent or error.kind in self.route.on)
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
+        self.asking = upstream
         rendered = provider.adapter.render(request, upstream.target)
         provider.gate.enter(request.input_tokens)
         attempt = Attempt(upstream, rendered, self.tools)

@@ -7,13 +7,14 @@ it, and close the attempt exactly once.
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from secrets import token_hex
 
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.client import Client, client_of
+from proxy.client import Client, Nobody, client_of
 from proxy.connection import Connection
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
@@ -90,16 +91,16 @@ class Sidecar:
 
     def _refuse(self, client: Client, error: Exception, request_id: str) -> web.StreamResponse:
         """Answer a request that never got to a policy, or that we failed."""
-        if isinstance(error, ProxyError):
-            refusal = error
-        else:
-            # Our own fault. The log gets its kind and place; a traceback could quote what a client sent.
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
-            self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
-            refusal = ProxyError("the sidecar failed; its log says where")
+        refusal = error if isinstance(error, ProxyError) else self._blame(error, request_id)
         client.fail(self.note(refusal, request_id), refusal)
         return client.sent()
+
+    def _blame(self, error: Exception, request_id: str) -> ProxyError:
+        """Log a fault of our own: its kind and place, as a traceback could quote what a client sent."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
+        self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
+        return ProxyError("the sidecar failed; its log says where")
 
     def note(self, refusal: ProxyError, request_id: str = "") -> str:
         """Count and log a request that never got to a policy; returns the header lines of its answer."""
@@ -162,8 +163,15 @@ class Sidecar:
         plan = self.gateway.plan(request, said)
         walk = self.gateway.walk(request, plan, request_id, said)
         visit = Visit(request, request_id, plan, walk, began)
+        if self.gateway.drains:
+            await self._outlive(client, visit, said)
+        else:
+            await self._serve(client, visit, said)
+
+    async def _serve(self, client: Client, visit: Visit, said: Overrides) -> None:
+        """Find an answer and relay it."""
         try:
-            visit.answer = await self.gateway.go(walk, plan, said)
+            visit.answer = await self.gateway.go(visit.walk, visit.plan, said)
             if isinstance(visit.answer, StreamAnswer):
                 await self._relay(client, visit, visit.answer)
             else:
@@ -184,11 +192,40 @@ class Sidecar:
                 visit.answer.close()
             visit.record(self.tools)
 
+    async def _outlive(self, client: Client, visit: Visit, said: Overrides) -> None:
+        """Serve in a task of its own, which goes on when the client has left, if the provider asked then drains."""
+        serving = asyncio.get_running_loop().create_task(self._to_the_end(client, visit, said))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            if not self.shutting_down and visit.drains():
+                self.in_flight.add(serving)  # it keeps its place
+                serving.add_done_callback(self.in_flight.discard)
+                raise
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            if not self.shutting_down:
+                raise
+
+    async def _to_the_end(self, client: Client, visit: Visit, said: Overrides) -> None:
+        try:
+            await self._serve(client, visit, said)
+        except Exception as error:
+            if not visit.walk.left:
+                raise
+            if not isinstance(error, ConnectionError):
+                self._blame(error, visit.walk.request_id)
+
     async def _relay(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:
         """Pass a stream on. A fault in it becomes an error event and never a clean end."""
-        client.start(visit.head(), answer.first)
         try:
+            client.start(visit.head(), answer.first)
             await answer.pour(client)
+        except ConnectionError:
+            if visit.drains():
+                with suppress(UpstreamError, ConnectionError):
+                    await answer.pour(Nobody())
+            raise
         except UpstreamError as error:
             visit.error = error
         except asyncio.CancelledError:

@@ -21,7 +21,7 @@ _EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-contro
 class Visit:
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
 
-    __slots__ = ("_began", "_plan", "_request", "_request_id", "_walk", "answer", "error", "status")
+    __slots__ = ("_began", "_request", "_request_id", "answer", "error", "plan", "status", "walk")
 
     def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
         self.answer: Answer | StreamAnswer | None = None
@@ -29,19 +29,24 @@ class Visit:
         self.status = CLIENT_LEFT
         self._request = request
         self._request_id = request_id
-        self._plan = plan
-        self._walk = walk
+        self.plan = plan
+        self.walk = walk
         self._began = began
+
+    def drains(self) -> bool:
+        """Say whether the answer is read to its end even though the client has left, and note that it has."""
+        self.walk.left = True
+        return self.walk.asking is not None and self.walk.asking.provider.row.on_disconnect == "drain"
 
     def head(self) -> str:
         """Return the header lines of the answer, whether it is one or an error."""
-        walk, answer = self._walk, self.answer
+        walk, answer = self.walk, self.answer
         upstream_ms = walk.upstream_s * 1000
         proxy_ms = (walk.tools.clock() - self._began) * 1000 - upstream_ms
         upstream = answer.attempt.upstream if answer is not None else walk.failed[-1][0] if walk.failed else None
         lines = (
             f"x-request-id: {self._request_id}\r\n"
-            f"x-sidecar-policy: {plain(self._plan.route.name)}\r\n"
+            f"x-sidecar-policy: {plain(self.plan.route.name)}\r\n"
             f"x-sidecar-attempts: {self._attempts()}\r\n"
             f"server-timing: proxy;dur={proxy_ms:.3f}, upstream;dur={upstream_ms:.3f}\r\n"
         )
@@ -55,9 +60,11 @@ class Visit:
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
-        request, walk, answer = self._request, self._walk, self.answer
+        request, walk, answer = self._request, self.walk, self.answer
+        if walk.left:
+            self.status, self.error = CLIENT_LEFT, None
         seconds = tools.clock() - self._began
-        mode, policy = "stream" if request.stream else "complete", self._plan.route.name
+        mode, policy = "stream" if request.stream else "complete", self.plan.route.name
         tools.metrics.requests.add((policy, mode, str(self.status)))
         tools.metrics.duration.add(seconds)
         if not isinstance(answer, StreamAnswer):
@@ -89,7 +96,7 @@ class Visit:
         tools.log.line(line)
 
     def _attempts(self) -> int:
-        return self._walk.attempts + (self.answer is not None)
+        return self.walk.attempts + (self.answer is not None)
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):
