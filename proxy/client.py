@@ -4,7 +4,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, QuotaError
 
 # So many bytes of a stream are read on when its client has left (a complete answer may be as long).
 _FOR_NOBODY: Final = 32 << 20
@@ -119,7 +119,7 @@ class Client:
             return
         if error.retry_after_s is not None:
             headers += f"retry-after: {max(1, -int(-error.retry_after_s // 1))}\r\n"
-        else:
+        if error.retry_after_s is None or isinstance(error, QuotaError):
             headers += "x-should-retry: false\r\n"
         if error.status == 401:
             headers += "www-authenticate: Bearer\r\n"

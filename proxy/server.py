@@ -14,14 +14,15 @@ from secrets import token_hex
 from aiohttp import web
 
 from proxy.admission import Admission
+from proxy.answers import StreamAnswer
 from proxy.client import Client, Nobody, client_of
 from proxy.connection import Connection
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides
 from proxy.lane import Lane, client_left, shutting_down
+from proxy.resume import Listener, resumed
 from proxy.room import Room
-from proxy.router import StreamAnswer
 from proxy.visit import Visit
 from proxy.wire import decode_chat
 
@@ -220,11 +221,11 @@ class Sidecar:
         """Pass a stream on. A fault in it becomes an error event and never a clean end."""
         try:
             client.start(visit.head(), answer.first)
-            await answer.pour(client)
+            await (self._go_on(client, visit, answer) if visit.resumes else answer.pour(client))
         except ConnectionError:
-            if visit.drains():
+            if visit.drains() and isinstance(visit.answer, StreamAnswer):
                 with suppress(UpstreamError, ConnectionError):
-                    await answer.pour(Nobody())
+                    await visit.answer.pour(Nobody())
             raise
         except UpstreamError as error:
             visit.error = error
@@ -234,6 +235,22 @@ class Sidecar:
             visit.error = shutting_down()
         visit.status = 200
         client.end(visit.error)
+
+    async def _go_on(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:
+        """Pass a stream on, and what the next upstream makes of it where it breaks off. Raises like `pour`."""
+        asked, listener = visit.walk.request, Listener(client, answer.first)
+        while True:
+            try:
+                return await answer.pour(listener)
+            except UpstreamError as error:
+                request = resumed(asked, listener.text)
+                if request is None:
+                    raise
+                visit.answer = following = await visit.walk.resume(request, answer, error)
+            if not isinstance(following, StreamAnswer):
+                return listener.seam(following.attempt.upstream.name, following.body)
+            listener.seam(following.attempt.upstream.name, following.first)
+            answer = following
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:

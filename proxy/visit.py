@@ -4,11 +4,12 @@ from typing import Final
 
 import msgspec
 
+from proxy.answers import Answer, StreamAnswer
 from proxy.attempt import Tools
 from proxy.errors import ProxyError
 from proxy.gateway import Plan
 from proxy.log import plain, short
-from proxy.router import Answer, StreamAnswer, Walk
+from proxy.router import Walk
 from proxy.wire import ChatRequest
 
 # nginx's word for "the client left before its answer did".
@@ -37,6 +38,11 @@ class Visit:
         """Say whether the answer is read to its end even though the client has left, and note that it has."""
         self.walk.left = True
         return self.walk.asking is not None and self.walk.asking.provider.row.on_disconnect == "drain"
+
+    @property
+    def resumes(self) -> bool:
+        """Say whether a stream that breaks off may go on elsewhere."""
+        return self.plan.route.policy.fallback.resume
 
     def head(self) -> str:
         """Return the header lines of the answer, whether it is one or an error."""
@@ -96,7 +102,7 @@ class Visit:
         tools.log.line(line)
 
     def _attempts(self) -> int:
-        return self.walk.attempts + (self.answer is not None)
+        return self.walk.attempts + self.walk.speaking
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):

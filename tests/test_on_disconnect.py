@@ -201,3 +201,30 @@ async def test_faults_of_our_own_are_told(sidecar: StartSidecar, upstream: Start
     await until(lambda: running.log("request") != [])
     assert len(running.log("fault")) == 1
     assert await in_flight(running) == (0, 0)
+
+
+@both
+async def test_no_hedge_for_nobody(sidecar: StartSidecar, upstream: StartUpstream, body: dict[str, Any]) -> None:
+    """A policy that hedges drains like any other, and asks nobody beside the late one once the client has left."""
+    play = stream(*events("a")) if body is STREAM else completion("a")
+    asked, other = await upstream(held(Play([b"", *play.pieces]), 1)), await upstream()
+    running = await sidecar(asked, other, provider=DRAIN, policy=IN_ORDER + "fallback = { hedge = 1.0 }\n")
+    asked.go_on.clear()
+    await leave(running, asked, body)
+    late = asyncio.get_running_loop().time() + 1.0  # more than 95 % of its answers take, by its prior
+    await until(lambda: asyncio.get_running_loop().time() > late)
+    asked.go_on.set()
+    await until(lambda: running.log("request") != [])
+    line = running.log("request")[0]
+    assert (line["status"], line["finish"], line["usd"] > 0, other.requests) == (499, "stop", True, [])
+
+
+async def test_nothing_is_continued_for_nobody(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """A stream that breaks off behind its client's back is not taken up by the next upstream."""
+    asked, other = await upstream(held(stream(*events("a")[:2], then="close", end=False), 3)), await upstream()
+    running = await sidecar(asked, other, provider=DRAIN, policy=IN_ORDER + "fallback = { continue = true }\n")
+    asked.go_on.clear()
+    await leave(running, asked, STREAM, seen=b'"a"')
+    asked.go_on.set()
+    await until(lambda: running.log("request") != [])
+    assert (running.log("request")[0]["status"], other.requests, running.log("fault")) == (499, [], [])
