@@ -54,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--demo", action="store_true", help="add the built-in demo providers")
     serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes that share the port (1)")
+    serve.add_argument(
+        "--max-in-flight",
+        type=_count,
+        metavar="N",
+        help="requests at once in a process (5000, or what open files allow)",
+    )
     serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
 
@@ -98,6 +104,13 @@ def _workers(text: str) -> int:
     if not 1 <= workers <= 64:
         raise ValueError(text)
     return workers
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -68,6 +68,7 @@ class StreamAnswer:
                 break
             data = await self._received.next(self._timing.first_by)
         self.attempt.speaks()
+        self._timing.speaks()
 
     async def pour(self, client: Reader) -> None:
         """Hand the rest to `client` as it comes. Raises UpstreamError when the stream cannot go on."""

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,11 +25,14 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
+from proxy.room import Room, most_for
 from proxy.server import Sidecar
 from proxy.transport import Transport
 
 # How often the policy files are looked at, seconds. Reading six small files costs 0.2 ms.
 POLL_S: Final = 1.0
+# Who has connected just before the listeners close has this long to ask for something.
+COMING_S: Final = 0.5
 # How old the numbers may be that one worker tells of another.
 PUBLISH_S: Final = 1.0
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
@@ -36,7 +40,10 @@ _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times."""
+    """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times.
+
+    `max_in_flight` None: as many requests at once as `room.most_for` says.
+    """
 
     policies: Path | None = None
     host: str = "127.0.0.1"
@@ -45,6 +52,7 @@ class Options(msgspec.Struct, frozen=True):
     demo: bool = False
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 25.0
+    max_in_flight: int | None = None
 
 
 class StartError(Exception):
@@ -93,7 +101,8 @@ class App:
                 await self._start_demo()
             self.gateway.install(self._with_demo(config))
             admin = options.admin is None and is_loopback(options.host)
-            self.sidecar = Sidecar(self.gateway, self._admission(options.host), admin=admin)
+            room = Room(options.max_in_flight or most_for(_open_files()), self.metrics.shed)
+            self.sidecar = Sidecar(self.gateway, self._admission(options.host), room, admin=admin)
             self.peers.visits = self.sidecar.in_flight
             server = Server(self.sidecar.handle, self.sidecar.note, lane=self.sidecar.lane())
             self.address = self._listen(server, options.host, options.port)
@@ -146,13 +155,13 @@ class App:
     async def stop(self) -> None:
         """Drain, then take everything down. Streams still open after the drain timeout end with an error event."""
         self.sidecar.ready = False
+        for _, server in self._listeners:
+            server.leaving = True  # clients connect anew, and to somebody else if they can
         await asyncio.sleep(self.options.drain_delay_s)
         for listener, server in self._listeners:
             listener.close()
             server.leave()
-        ends = asyncio.get_running_loop().time() + self.options.drain_timeout_s
-        while self.sidecar.in_flight and asyncio.get_running_loop().time() < ends:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - asyncio.get_running_loop().time())
+        await self._drain()
         self.sidecar.shutting_down = True
         for task in [*self.sidecar.in_flight, *self._tasks]:
             task.cancel()
@@ -160,6 +169,19 @@ class App:
             await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
         await self._take_down()
         self.peers.publish(self.metrics, self.gateway.flying())
+
+    async def _drain(self) -> None:
+        """Wait for what is under way, and a moment for those that came just before the door was shut."""
+        now = asyncio.get_running_loop().time
+        ends = now() + self.options.drain_timeout_s
+        asked = min(ends, now() + COMING_S)
+        while now() < asked and self._somebody_comes():  # noqa: ASYNC110  # it has no event, and is nearly always over
+            await asyncio.sleep(0.01)
+        while self.sidecar.in_flight and now() < ends:
+            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - now())
+
+    def _somebody_comes(self) -> bool:
+        return any(listener.connecting or server.expects() for listener, server in self._listeners)
 
     async def _take_down(self) -> None:
         for task in self._tasks:
@@ -267,6 +289,12 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open_files() -> int:
+    """Return how many files this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def _anything_on(config: Config, environ: Mapping[str, str]) -> bool:

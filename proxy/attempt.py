@@ -88,7 +88,7 @@ class Attempt:
 class Timing:
     """The ends of all waits of one request, in monotonic seconds."""
 
-    __slots__ = ("_clock", "_first_s", "connect_s", "deadline", "first_by", "idle_s")
+    __slots__ = ("_clock", "_first_s", "_total_by", "connect_s", "deadline", "first_by", "idle_s")
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float], client_s: float | None, *, stream: bool) -> None:
         """Start now. `client_s` is how long the client waits: for a stream's next event, or for a whole answer."""
@@ -98,12 +98,18 @@ class Timing:
         self.idle_s = timeouts.idle
         self._first_s = min(timeouts.first_event_s, patience) if stream else timeouts.answer_s
         self.connect_s = timeouts.connect
-        self.deadline = clock() + (timeouts.total if stream else min(timeouts.total, patience))
+        began = clock()
+        self._total_by = began + timeouts.total
+        self.deadline = began + min(timeouts.total, patience)
         self.first_by = self.deadline
 
     def start_attempt(self) -> None:
         """Start the timer of the first event (of a stream) or of the answer."""
         self.first_by = min(self._clock() + self._first_s, self.deadline)
+
+    def speaks(self) -> None:
+        """Note a stream's first content: the client has begun to read, and only `total` is left of its patience."""
+        self.deadline = self._total_by
 
     def spent(self) -> bool:
         """Say whether the time for the whole request is over."""

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
 
-from proxy.client import Client, Sent, head_bytes
+from proxy.client import Client, Sent, client_of, head_bytes
 from proxy.errors import ClientError, ProxyError
 from proxy.heads import Key, usual
-from proxy.lane import Arriving, Lane, late_body
+from proxy.lane import Arriving, Lane, client_left, late_body, shutting_down
+from proxy.room import Room
 
 # A whole head must be in within this: absolute, so that a byte now and then does not help.
 HEAD_S: Final = 10.0
@@ -33,7 +35,9 @@ _UNKNOWN: Final = -1
 class Connection(web.RequestHandler):
     """aiohttp's connection with our errors and timers."""
 
-    __slots__ = ("_ahead", "_answered", "_answering", "_arriving", "_key", "_last", "_late", "_open", "_server")
+    __slots__ = (
+        "_ahead", "_answered", "_answering", "_arriving", "_begun", "_key", "_last", "_late", "_open", "_server",
+    )  # fmt: skip
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -51,6 +55,7 @@ class Connection(web.RequestHandler):
         # Bytes still to come of the request that aiohttp's parser is in: 0 between two, _UNKNOWN for good once
         # anything but a chat request or a head alone has come. Only at 0 does the next byte begin a request for sure.
         self._open = 0
+        self._begun = False  # a head has, behind the request that is being answered
         self._key: Key | None = None  # of the head that aiohttp's parser has taken last
         self._arriving: Arriving | None = None
         self._answering: asyncio.Task[None] | None = None
@@ -66,6 +71,8 @@ class Connection(web.RequestHandler):
         self._stop_clock()
         if self._arriving is not None:
             self._arriving.timer.cancel()
+            if self.transport is not None:  # else we have refused it
+                self._server.note(client_left())
         if self._answering is not None:
             self._answering.cancel()
         super().connection_lost(exc)
@@ -84,24 +91,30 @@ class Connection(web.RequestHandler):
 
     def _parse(self, data: bytes, key: Key | None) -> None:
         """Give `data` to aiohttp's parser; the clock runs while a head has begun and is not complete."""
-        before = self._request_count
-        # A head alone, which came where a request may begin: a GET, if aiohttp finds no body announced in it.
-        alone = self._open == 0 and self._at_rest and data.find(b"\r\n\r\n") == len(data) - 4
+        before, asked = self._request_count, self._current_request
+        fresh = self._open == 0 and self._at_rest  # a request begins with `data`
+        behind = asked is not None and asked.content.is_eof()  # `data` is all the next one's
+        end = key.start + key.length if key is not None else data.find(b"\r\n\r\n") + 4
         if data:
-            self._open = max(_UNKNOWN, (key.start + key.length if key is not None else self._open) - len(data))
+            self._open = max(_UNKNOWN, (end if key is not None else self._open) - len(data))
         super().data_received(data)
-        if alone and self._request_count == before + 1 and self._messages[-1][1].is_eof():
-            self._open = 0
         if self._request_count != before:
+            single = self._request_count == before + 1
+            # Without a body it ends with its head: a GET.
+            ends = fresh and single and (key is not None or self._messages[-1][1] is EMPTY_PAYLOAD)
+            if ends and end == len(data):
+                self._open = 0
+            self._begun = ends and bool(data[end:].strip())
             # Only a head that came alone is surely the one that its handler will ask to remember.
-            self._key = key if self._request_count == before + 1 else None
+            self._key = key if single else None
             self._stop_clock()
-            reading = self._current_request
-            if reading is not None and not reading.content.is_eof():
+            if asked is not None and not asked.content.is_eof():
                 # aiohttp queues its complaint about a body behind the handler that waits for that body.
-                reading.content.set_exception(web.RequestPayloadError())
+                asked.content.set_exception(web.RequestPayloadError())
         elif self.idle:
             self._start_clock()
+        elif behind and data.strip():
+            self._begun = True
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written. Raises ConnectionResetError when it does not."""
@@ -129,6 +142,9 @@ class Connection(web.RequestHandler):
         judged = lane.heads.get(key)
         if judged is None or not 0 < key.length <= lane.max_body:
             return False
+        room = lane.room
+        if len(room.inside) >= room.batch_most and room.full(batch=judged.batch):
+            return self._turn_away(room, judged.batch, whole=len(data) == key.start + key.length)
         self._stop_clock()
         body = data[key.start :]
         client = Client(self, self.transport, keeps=True)
@@ -141,12 +157,30 @@ class Connection(web.RequestHandler):
             self._collect(self._arriving, body)
         return True
 
+    def _turn_away(self, room: Room, batch: bool, *, whole: bool) -> bool:
+        """Refuse a request that came `whole`. Returns False for any other: aiohttp's handler drops its rest as well."""
+        if not whole or self._paused:
+            return False
+        self._stop_clock()
+        client, refusal = Client(self, self.transport, keeps=True), room.refusal(batch=batch)
+        client.fail(self._server.note(refusal), refusal)
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
+        if not client.keeps:
+            self.force_close()
+        return True
+
     def _answer(self, lane: Lane[Any], client: Client, answering: Coroutine[Any, Any, None]) -> None:
         self._answering = task = self._loop.create_task(self._carry(lane, answering, client))
-        lane.inside.add(task)
+        lane.room.inside.add(task)
 
     async def _when_whole(self, lane: Lane[Any], client: Client, judged: Any, whole: asyncio.Future[bytes]) -> None:
-        await lane.answer(client, judged, await whole)
+        try:
+            body = await whole
+        except asyncio.CancelledError:
+            if self.transport is not None:  # it is us who leave
+                self._refuse(shutting_down())
+            raise
+        await lane.answer(client, judged, body)
 
     def _collect(self, arriving: Arriving, data: bytes) -> None:
         """Take the next bytes of a body. What comes behind its end is the next request's."""
@@ -173,7 +207,7 @@ class Connection(web.RequestHandler):
             pass  # the client left
         finally:
             if (task := self._answering) is not None:
-                lane.inside.discard(task)
+                lane.room.inside.discard(task)
             self._answering = None
             if not keeps:
                 self.force_close()
@@ -226,6 +260,11 @@ class Connection(web.RequestHandler):
         return self._at_rest and self._late is None
 
     @property
+    def expected(self) -> bool:
+        """True while a head is awaited: of a client that has just come, or that has begun to send one."""
+        return self._late is not None
+
+    @property
     def full(self) -> bool:
         """True while the client takes less than is written."""
         return self._paused
@@ -239,6 +278,8 @@ class Connection(web.RequestHandler):
         """Note that aiohttp's handler has written an answer; `last` that the connection closes behind it."""
         self._answered += 1
         self._last = last
+        if self._begun and not last:
+            self._start_clock()
 
     @property
     def staying(self) -> bool:
@@ -258,30 +299,13 @@ class Connection(web.RequestHandler):
         text = f"the request head did not arrive within {self._server.head_s:g} s"
         self._refuse(ClientError(text, status=408, code="request_timeout"))
 
-    def _refuse(self, error: ClientError) -> None:
+    def _refuse(self, error: ProxyError) -> None:
         """Answer what nobody handles, and close."""
         if self.transport is None:
             return
         body = error.body()
         self.transport.write(head_bytes(error.status, self._server.note(error), len(body), close=True) + body)
         self.force_close()
-
-
-def client_of(request: web.BaseRequest) -> Client:
-    """Return where the answer to a request that aiohttp has parsed goes."""
-    connection = request.protocol
-    assert isinstance(connection, Connection)  # noqa: S101  # nosec B101  # the server makes no other
-    # A body that was not read to its end would be taken for the next request.
-    keeps = request.keep_alive and request.content.is_eof()
-    chunked, bare = request.version >= (1, 1), request.method == "HEAD"
-    return Client(connection, request.transport, keeps=keeps, chunked=chunked, bare=bare)
-
-
-def send(request: web.BaseRequest, status: int, headers: str, body: bytes) -> web.StreamResponse:
-    """Write a whole answer to a request that aiohttp has parsed."""
-    client = client_of(request)
-    client.send(status, headers, body)
-    return client.sent()
 
 
 class Server(web.Server):
@@ -309,11 +333,15 @@ class Server(web.Server):
         self.leaving = False
 
     def leave(self) -> None:
-        """Close what is idle, and every other connection after its answer."""
+        """Close what is idle. Every other connection closes behind its answer, from `leaving` on."""
         self.leaving = True
         for connection in self.connections:
             if isinstance(connection, Connection) and connection.idle:
                 connection.force_close()
+
+    def expects(self) -> bool:
+        """Say whether a client is about to ask for something."""
+        return any(isinstance(connection, Connection) and connection.expected for connection in self.connections)
 
     def __call__(self) -> web.RequestHandler:
         """Return the protocol of a new connection."""

@@ -9,9 +9,10 @@ import orjson
 from aiohttp import web
 
 from proxy.admission import Admission
-from proxy.connection import send
+from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
+from proxy.room import Room
 from proxy.wire import decode_chat
 
 # method -> what answers it
@@ -32,13 +33,21 @@ def send_json(http: web.BaseRequest, request_id: str, value: object) -> web.Stre
 def overrides(http: web.BaseRequest) -> Overrides:
     """Return what the client says in headers. Raises ClientError for a word that means nothing."""
     headers = http.headers
-    fallback = headers.get("x-sidecar-fallback", "on").strip().lower()
-    if fallback not in ("on", "off"):
-        text = f"x-sidecar-fallback: {fallback[:40]!r} is not on or off"
-        raise ClientError(text, param="x-sidecar-fallback", code="invalid_value")
     return Overrides(
-        headers.get("x-sidecar-policy"), headers.get("x-sidecar-strategy"), fallback == "on", _patience(headers)
+        headers.get("x-sidecar-policy"),
+        headers.get("x-sidecar-strategy"),
+        _word(headers, "x-sidecar-fallback", "on", "off") == "on",
+        _patience(headers),
+        _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
     )
+
+
+def _word(headers: Mapping[str, str], name: str, usual: str, other: str) -> str:
+    """Return which of the two words a header says; `usual` when it is not there."""
+    word = headers.get(name, usual).strip().lower()
+    if word not in (usual, other):
+        raise ClientError(f"{name}: {word[:40]!r} is not {usual} or {other}", param=name, code="invalid_value")
+    return word
 
 
 def _patience(headers: Mapping[str, str]) -> float | None:
@@ -53,9 +62,10 @@ def _patience(headers: Mapping[str, str]) -> float | None:
 class Desk:
     """Answers about the sidecar itself."""
 
-    def __init__(self, gateway: Gateway, admission: Admission) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission, room: Room) -> None:
         self._gateway = gateway
         self._admission = admission
+        self._room = room
         self._started = int(gateway.tools.wall())
 
     def models(self) -> dict[str, Doors]:
@@ -66,6 +76,10 @@ class Desk:
     def admin(self) -> dict[str, Doors]:
         """Return the doors of the admin surface."""
         return {"/metrics": {"GET": self._metrics}, "/explain": {"POST": self._explain}}
+
+    def most(self) -> int:
+        """Return how many requests may be under way in all workers."""
+        return self._room.most * self._gateway.peers.workers
 
     async def _models(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         routes = self._gateway.generation.routes
@@ -89,8 +103,10 @@ class Desk:
         return send_json(http, request_id, {"status": "ok"})
 
     async def _explain(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        request = decode_chat(await self._admission.read(http), 0)
-        return send_json(http, request_id, self._gateway.explain(request, overrides(http)))
+        said = overrides(http)
+        with self._room.entered(batch=said.batch):
+            request = decode_chat(await self._admission.read(http), 0)
+        return send_json(http, request_id, self._gateway.explain(request, said))
 
     async def _metrics(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         now = self._gateway.tools.clock()
@@ -102,6 +118,8 @@ class Desk:
             {
                 "sidecar_upstream_resting": ("1 while an upstream is not asked.", resting),
                 "sidecar_upstream_in_flight": ("Attempts under way.", flying),
+                "sidecar_in_flight": ("Client requests under way.", [({}, float(totals.visits))]),
+                "sidecar_max_in_flight": ("As many as may be.", [({}, float(self.most()))]),
                 "sidecar_generation": ("Policy generation.", [({}, float(self._gateway.generation.number))]),
             }
         )

@@ -31,12 +31,13 @@ _LISTED: Final = 40
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
+    batch: bool = False
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -71,6 +72,7 @@ class Gateway:
         self._access = access
         self._random = random
         self.peers = peers or Alone()
+        self.drains = False  # whether any provider's answers are read to their ends when the client has left
         self.generation = Generation(0, Config({}, {}, {}, ""), Routes(Config({}, {}, {}, ""), Registry()))
 
     def install(self, config: Config) -> list[str]:
@@ -79,6 +81,7 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:

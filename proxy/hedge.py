@@ -29,7 +29,7 @@ class HedgedWalk(Walk):
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         """Return the first answer of `upstream` or, if that is late, of the next one. Raises what `upstream` did."""
         first, began = asyncio.create_task(self._twin()._fresh(upstream)), self.tools.clock()
-        sketch = self._sketch(upstream)
+        self.asking, sketch = upstream, self._sketch(upstream)
         tasks, kept = {first: upstream}, None
         try:
             await asyncio.wait(tasks, timeout=sketch.p95(began) / 1000)
@@ -43,6 +43,8 @@ class HedgedWalk(Walk):
                     now = self.tools.clock()
                     sketch.add((now - began) * 1000, now)
             answer, kept = await winner, winner
+            if isinstance(answer, StreamAnswer):
+                self._timing.speaks()  # as its twin's has noted
             return answer
         finally:
             self.upstream_s += self.tools.clock() - began
@@ -68,7 +70,7 @@ class HedgedWalk(Walk):
     def _second(self) -> Upstream | None:
         """Return who is asked beside a late upstream; None for nobody."""
         fallback, now = self.route.policy.fallback, self.tools.clock()
-        if self.attempts + 2 > fallback.attempts or self._timing.spent():
+        if self.left or self.attempts + 2 > fallback.attempts or self._timing.spent():
             return None
         second = next((one for one in self._waiting if one.rest(now) is None), None)
         if second is not None and not self.route.budget.hedge(fallback.hedge):

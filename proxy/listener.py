@@ -39,10 +39,17 @@ class Listener:
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def connecting(self) -> bool:
+        """True while a client that was accepted has not got its protocol yet."""
+        return bool(self._connecting)
+
     def close(self) -> None:
-        """Stop listening; open connections stay."""
+        """Stop listening; open connections stay, and so do those that the kernel has already said yes to."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
+            for _ in range(BACKLOG // _A_TURN):
+                self._accept()
             self._socket.close()
 
     def _accept(self) -> None:

@@ -82,6 +82,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests = Counter("sidecar_requests_total", "Client requests.", ("policy", "mode", "status"))
+        self.shed = Counter("sidecar_shed_total", "Client requests turned away as too many at once.", ("class",))
         self.attempts = Counter("sidecar_attempts_total", "Upstream attempts by outcome.", ("upstream", "outcome"))
         self.fallbacks = Counter("sidecar_fallbacks_total", "Times the next upstream was tried.", ("upstream", "kind"))
         self.held = Counter(

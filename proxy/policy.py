@@ -50,7 +50,10 @@ class Latency(_Row, frozen=True):
 
 
 class ProviderRow(_Row, frozen=True):
-    """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is."""
+    """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is.
+
+    `on_disconnect` says what becomes of an answer whose client has left: it is broken off, or read to its end.
+    """
 
     name: Text
     base_url: Text
@@ -59,6 +62,7 @@ class ProviderRow(_Row, frozen=True):
     limits: Limits = Limits()
     headers: dict[str, str] = {}
     quirks: list[str] = []
+    on_disconnect: Literal["close", "drain"] = "close"
 
 
 class ModelRow(_Row, frozen=True):

@@ -35,14 +35,19 @@ _BROKEN: Final = frozenset(
 
 
 class Walk:
-    """One request's way along its chain; `failed` are the attempts that came to nothing."""
+    """One request's way along its chain; `failed` are the attempts that came to nothing.
+
+    `asking` is whom it has asked last. Once the client has `left` nobody else is asked.
+    """
 
     __slots__ = (
         "_fall_back",
         "_timing",
         "_waiting",
+        "asking",
         "attempts",
         "failed",
+        "left",
         "request",
         "request_id",
         "route",
@@ -62,6 +67,8 @@ class Walk:
         self.attempts = 0  # upstreams that were asked and failed
         self.speaking = False  # another one was asked and has answered
         self.upstream_s = 0.0
+        self.asking: Upstream | None = None
+        self.left = False
         self._waiting: Iterator[Upstream] = iter(())
         self._fall_back = False
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
@@ -103,7 +110,7 @@ class Walk:
 
     def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
-        if self.attempts >= self.route.policy.fallback.attempts or self._timing.spent():
+        if self.left or self.attempts >= self.route.policy.fallback.attempts or self._timing.spent():
             return None
         now, following = self.tools.clock(), None
         if error.unsent or error.kind in self.route.on:
@@ -147,6 +154,7 @@ class Walk:
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
+        self.asking = upstream
         rendered = provider.adapter.render(request, upstream.target)
         provider.gate.enter(request.input_tokens)
         attempt = Attempt(upstream, rendered, self.tools)

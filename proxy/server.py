@@ -7,21 +7,22 @@ it, and close the attempt exactly once.
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from secrets import token_hex
-from typing import Any
 
 from aiohttp import web
 
 from proxy.admission import Admission
 from proxy.answers import StreamAnswer
-from proxy.client import Client
-from proxy.connection import Connection, client_of
+from proxy.client import Client, Nobody, client_of
+from proxy.connection import Connection
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides
-from proxy.lane import Lane
+from proxy.lane import Lane, client_left, shutting_down
 from proxy.resume import Listener, resumed
+from proxy.room import Room
 from proxy.visit import Visit
 from proxy.wire import decode_chat
 
@@ -29,17 +30,18 @@ from proxy.wire import decode_chat
 class Sidecar:
     """All doors of one process. `ready` is what /readyz tells; `shutting_down` ends what is still under way."""
 
-    def __init__(self, gateway: Gateway, admission: Admission, *, admin: bool) -> None:
+    def __init__(self, gateway: Gateway, admission: Admission, room: Room, *, admin: bool) -> None:
         self.gateway = gateway
         self.tools = gateway.tools
         self.admission = admission
         self.ready = True
         self.shutting_down = False
-        self.in_flight: set[asyncio.Task[Any]] = set()
+        self.room = room
+        self.in_flight = room.inside  # whoever is inside is waited for when the sidecar stops
         self._ids = count(1)
         # One random prefix per process and a counter: unique, and 50x cheaper than a UUID per request.
         self._prefix = f"req_{token_hex(6)}_"
-        desk = Desk(gateway, admission)
+        self._desk = desk = Desk(gateway, admission, room)
         chat: Doors = {"POST": self._chat}
         self._main: dict[str, Doors] = {"/v1/chat/completions": chat, "/chat/completions": chat, **desk.models()}
         self._model_door: Doors = {"GET": desk.model}
@@ -74,7 +76,7 @@ class Sidecar:
         admission = self.admission
         return Lane(
             lambda client, said, body: self._guarded(client, self._next_id(), said, body, self.tools.clock()),
-            self.in_flight,
+            self.room,
             admission.max_body,
             admission.body_s,
         )
@@ -90,16 +92,16 @@ class Sidecar:
 
     def _refuse(self, client: Client, error: Exception, request_id: str) -> web.StreamResponse:
         """Answer a request that never got to a policy, or that we failed."""
-        if isinstance(error, ProxyError):
-            refusal = error
-        else:
-            # Our own fault. The log gets its kind and place; a traceback could quote what a client sent.
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
-            self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
-            refusal = ProxyError("the sidecar failed; its log says where")
+        refusal = error if isinstance(error, ProxyError) else self._blame(error, request_id)
         client.fail(self.note(refusal, request_id), refusal)
         return client.sent()
+
+    def _blame(self, error: Exception, request_id: str) -> ProxyError:
+        """Log a fault of our own: its kind and place, as a traceback could quote what a client sent."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        fault = {"error": type(error).__name__, "at": f"{at.filename}:{at.lineno}"}
+        self.tools.log("fault", self.tools.wall(), request_id=request_id, **fault)
+        return ProxyError("the sidecar failed; its log says where")
 
     def note(self, refusal: ProxyError, request_id: str = "") -> str:
         """Count and log a request that never got to a policy; returns the header lines of its answer."""
@@ -137,18 +139,24 @@ class Sidecar:
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """The main door, for a request that aiohttp has parsed."""
         began = self.tools.clock()
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # a handler always runs in one
-        self.in_flight.add(task)  # whoever is inside is waited for when the sidecar stops
-        try:
-            body = await self.admission.read(http)
-            said = overrides(http)
+        said = overrides(http)
+        with self.room.entered(batch=said.batch):
+            body = await self._body(http, request_id)
             if isinstance(http.protocol, Connection):
                 http.protocol.learn(http, said)
             client = client_of(http)
             await self._guarded(client, request_id, said, body, began)
-        finally:
-            self.in_flight.discard(task)
         return client.sent()
+
+    async def _body(self, http: web.BaseRequest, request_id: str) -> bytes:
+        """Read the body; a client that leaves in the middle of it is told of in the log."""
+        try:
+            return await self.admission.read(http)
+        except (ConnectionError, asyncio.CancelledError):
+            if self.shutting_down:
+                raise shutting_down() from None
+            self.note(client_left(), request_id)
+            raise
 
     async def _answer(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
         """Decode, decide, route, relay; the books are closed once, at the end."""
@@ -156,8 +164,15 @@ class Sidecar:
         plan = self.gateway.plan(request, said)
         walk = self.gateway.walk(request, plan, request_id, said)
         visit = Visit(request, request_id, plan, walk, began)
+        if self.gateway.drains:
+            await self._outlive(client, visit, said)
+        else:
+            await self._serve(client, visit, said)
+
+    async def _serve(self, client: Client, visit: Visit, said: Overrides) -> None:
+        """Find an answer and relay it."""
         try:
-            visit.answer = await self.gateway.go(walk, plan, said)
+            visit.answer = await self.gateway.go(visit.walk, visit.plan, said)
             if isinstance(visit.answer, StreamAnswer):
                 await self._relay(client, visit, visit.answer)
             else:
@@ -169,7 +184,7 @@ class Sidecar:
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
-            visit.error = _shutting_down()
+            visit.error = shutting_down()
             visit.status = visit.error.status
             client.fail(visit.head(), visit.error)
         finally:
@@ -178,17 +193,46 @@ class Sidecar:
                 visit.answer.close()
             visit.record(self.tools)
 
+    async def _outlive(self, client: Client, visit: Visit, said: Overrides) -> None:
+        """Serve in a task of its own, which goes on when the client has left, if the provider asked then drains."""
+        serving = asyncio.get_running_loop().create_task(self._to_the_end(client, visit, said))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            if not self.shutting_down and visit.drains():
+                self.in_flight.add(serving)  # it keeps its place
+                serving.add_done_callback(self.in_flight.discard)
+                raise
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            if not self.shutting_down:
+                raise
+
+    async def _to_the_end(self, client: Client, visit: Visit, said: Overrides) -> None:
+        try:
+            await self._serve(client, visit, said)
+        except Exception as error:
+            if not visit.walk.left:
+                raise
+            if not isinstance(error, ConnectionError):
+                self._blame(error, visit.walk.request_id)
+
     async def _relay(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:
         """Pass a stream on. A fault in it becomes an error event and never a clean end."""
-        client.start(visit.head(), answer.first)
         try:
+            client.start(visit.head(), answer.first)
             await (self._go_on(client, visit, answer) if visit.resumes else answer.pour(client))
+        except ConnectionError:
+            if visit.drains() and isinstance(visit.answer, StreamAnswer):
+                with suppress(UpstreamError, ConnectionError):
+                    await visit.answer.pour(Nobody())
+            raise
         except UpstreamError as error:
             visit.error = error
         except asyncio.CancelledError:
             if not self.shutting_down:
                 raise
-            visit.error = _shutting_down()
+            visit.error = shutting_down()
         visit.status = 200
         client.end(visit.error)
 
@@ -210,13 +254,9 @@ class Sidecar:
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:
-            raise _shutting_down()
+            raise shutting_down()
         return send_json(http, request_id, {"status": "ok"})
 
     async def _status(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        own = {"ready": self.ready}
+        own = {"ready": self.ready, "max_in_flight": self._desk.most()}
         return send_json(http, request_id, {**self.gateway.status(), **own})
-
-
-def _shutting_down() -> ProxyError:
-    return ProxyError("the sidecar is shutting down", status=503, code="shutting_down")

@@ -22,7 +22,7 @@ _EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-contro
 class Visit:
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
 
-    __slots__ = ("_began", "_plan", "_request", "_request_id", "answer", "error", "status", "walk")
+    __slots__ = ("_began", "_request", "_request_id", "answer", "error", "plan", "status", "walk")
 
     def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
         self.answer: Answer | StreamAnswer | None = None
@@ -30,14 +30,19 @@ class Visit:
         self.status = CLIENT_LEFT
         self._request = request
         self._request_id = request_id
-        self._plan = plan
+        self.plan = plan
         self.walk = walk
         self._began = began
+
+    def drains(self) -> bool:
+        """Say whether the answer is read to its end even though the client has left, and note that it has."""
+        self.walk.left = True
+        return self.walk.asking is not None and self.walk.asking.provider.row.on_disconnect == "drain"
 
     @property
     def resumes(self) -> bool:
         """Say whether a stream that breaks off may go on elsewhere."""
-        return self._plan.route.policy.fallback.resume
+        return self.plan.route.policy.fallback.resume
 
     def head(self) -> str:
         """Return the header lines of the answer, whether it is one or an error."""
@@ -47,7 +52,7 @@ class Visit:
         upstream = answer.attempt.upstream if answer is not None else walk.failed[-1][0] if walk.failed else None
         lines = (
             f"x-request-id: {self._request_id}\r\n"
-            f"x-sidecar-policy: {plain(self._plan.route.name)}\r\n"
+            f"x-sidecar-policy: {plain(self.plan.route.name)}\r\n"
             f"x-sidecar-attempts: {self._attempts()}\r\n"
             f"server-timing: proxy;dur={proxy_ms:.3f}, upstream;dur={upstream_ms:.3f}\r\n"
         )
@@ -62,8 +67,10 @@ class Visit:
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
         request, walk, answer = self._request, self.walk, self.answer
+        if walk.left:
+            self.status, self.error = CLIENT_LEFT, None
         seconds = tools.clock() - self._began
-        mode, policy = "stream" if request.stream else "complete", self._plan.route.name
+        mode, policy = "stream" if request.stream else "complete", self.plan.route.name
         tools.metrics.requests.add((policy, mode, str(self.status)))
         tools.metrics.duration.add(seconds)
         if not isinstance(answer, StreamAnswer):
@@ -88,6 +95,8 @@ class Visit:
                 line.first_token_ms = round(attempt.first_s * 1000, 3)
             if usage is not None:
                 line.input_tokens, line.output_tokens = usage.input, usage.output
+        if self.status == CLIENT_LEFT:
+            line.error = "client_cancelled"
         if self.error is not None:
             line.error = self.error.code or self.error.type
         tools.log.line(line)

@@ -2,7 +2,9 @@
 
 import asyncio
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +287,106 @@ def test_as_many_open_files_as_the_system_allows() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def knock(running: Sidecar, data: bytes) -> socket.socket:
+    """Connect and send without giving the sidecar a turn: the kernel says yes, and keeps what is sent."""
+    client = socket.create_connection(("127.0.0.1", int(running.app.address.rpartition(":")[2])))
+    client.sendall(data)
+    client.setblocking(False)
+    return client
+
+
+async def said_to(client: socket.socket) -> bytes:
+    """All that `client` gets until the connection closes."""
+    reader, writer = await asyncio.open_connection(sock=client)
+    async with asyncio.timeout(5):
+        said = await reader.read()
+    writer.close()
+    return said
+
+
+@pytest.mark.parametrize("count", [1, 200])
+async def test_who_came_in_time_is_served(sidecar: StartSidecar, upstream: StartUpstream, count: int) -> None:
+    """Whoever the kernel has connected gets an answer, however many they are, even if nobody had seen them yet."""
+    running = await sidecar(await upstream())
+    clients = [knock(running, request(msgspec.json.encode(CHAT))) for _ in range(count)]
+
+    stopping = asyncio.create_task(ends(running, 5.0))
+    answers = [await said_to(client) for client in clients]
+    await stopping
+
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * count
+
+
+async def test_who_comes_and_says_nothing_holds_nothing_up(sidecar: StartSidecar) -> None:
+    """A connection without a request is waited for a moment, not for its ten seconds."""
+    running = await sidecar()
+    client = knock(running, b"GET /livez")
+    began = asyncio.get_running_loop().time()
+
+    await ends(running, 25.0)
+
+    assert await said_to(client) == b""
+    assert asyncio.get_running_loop().time() - began < 5
+
+
+async def test_during_the_drain_delay_all_are_served_and_every_answer_is_the_last(
+    sidecar: StartSidecar, upstream: StartUpstream
+) -> None:
+    """Known connections and new ones, until the listener closes; and then the sidecar is gone at once."""
+    running = await sidecar(await upstream())
+    body = request(msgspec.json.encode(CHAT))
+    statuses: list[tuple[int, str | None]] = []
+
+    async def ask_on() -> None:
+        with suppress(ConnectionRefusedError):
+            while True:
+                got = await running.raw(body)
+                statuses.append((got.status, got.headers.get("connection")))
+
+    async with running.connect() as kept:
+        assert "connection" not in (await kept.ask(body)).headers
+        stopping = asyncio.create_task(ends(running, 5.0, drain_delay_s=0.3))
+        await until(lambda: not running.app.sidecar.ready)
+        asking = [asyncio.create_task(ask_on()) for _ in range(8)]
+        assert (await kept.ask(body)).headers["connection"] == "close"
+        assert await kept.closed()
+        await asyncio.gather(*asking)
+        await stopping
+
+    assert len(statuses) > 20
+    assert set(statuses) == {(200, "close")}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["long way", "short lane"])
+async def test_past_the_timeout_half_a_body_gets_a_503(
+    sidecar: StartSidecar, upstream: StartUpstream, known: bool
+) -> None:
+    """Who is still sending when the time is over is told why nobody listens any more."""
+    running = await sidecar(await upstream())
+    body = request(msgspec.json.encode(CHAT))
+    if known:
+        assert (await running.raw(body)).status == 200
+    async with running.connect() as slow:
+        slow.writer.write(body[:-1])
+        await until(lambda: len(running.app.sidecar.in_flight) == 1)
+        stopping = asyncio.create_task(ends(running, 0.0))
+        check_error(await slow.ask(b""), 503, "shutting_down")
+        assert await slow.closed()
+        await stopping
+
+
+async def test_many_streams_at_the_end(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """L9: each open stream gets its error event, none a clean end, and the upstreams are let go of."""
+    asked = await upstream(stream(*SAID[:2], then="hang", end=False))
+    running = await sidecar(asked)
+    clients = [asyncio.create_task(running.post(STREAM)) for _ in range(60)]
+    await until(lambda: len(asked.requests) == 60)
+
+    await ends(running, 0.2)
+
+    for got in await asyncio.gather(*clients):
+        assert got.status == 200
+        assert msgspec.json.decode(got.events[-1])["error"]["code"] == "shutting_down"
+    await asyncio.wait_for(asked.idle.wait(), 1)

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from proxy.connection import Server, client_of, send
+from proxy.client import client_of, send
+from proxy.connection import Server
 from proxy.errors import ProxyError
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, Wire, check_error, request, until
 from tests.fake_upstream import Play, chunk, stream

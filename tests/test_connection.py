@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.connection import Server, client_of, send
+from proxy.client import Client, client_of, send
+from proxy.connection import Server
 from proxy.errors import ProxyError
+from proxy.gateway import Overrides
+from proxy.lane import Lane
+from proxy.metrics import Counter
+from proxy.room import Room
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, Wire, check_error, request, until
 from tests.fake_upstream import Play, chunk, completion, events, stream
 
@@ -136,6 +141,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(sidecar: StartSide
         await until(lambda: len(running.app.sidecar.in_flight) == 1)
     await until(lambda: len(running.app.sidecar.in_flight) == 0)
     assert (asked.requests, running.log("fault")) == ([], [])
+    assert [(line["status"], line["code"]) for line in running.log("refused")] == [(499, "client_cancelled")]
 
 
 async def test_a_mute_client_holds_nothing_up(sidecar: StartSidecar, upstream: StartUpstream) -> None:
@@ -200,6 +206,63 @@ async def test_a_second_head_that_stalls() -> None:
         assert (await wire.ask(GET + b"\r\n")).status == 200
         check_error(await wire.ask(GET), 408, "request_timeout")
     assert notes == ["408 request_timeout"]
+
+
+SLOWLY = request(b"{}")
+BEHIND = {
+    "behind a GET": (GET + b"\r\n", GET),
+    "behind a chat request": (SLOWLY, GET),
+    "one byte": (SLOWLY, b"G"),
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["one packet", "two packets"])
+@pytest.mark.parametrize(("first", "second"), BEHIND.values(), ids=BEHIND)
+async def test_a_head_that_stalls_behind_a_request(first: bytes, second: bytes, whole: bool) -> None:
+    """The clock of a head that began before its turn starts with its turn, however it was cut into packets."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(http: web.BaseRequest) -> web.StreamResponse:
+        await http.read()
+        asked.set()
+        await go_on.wait()
+        return send(http, 200, "", b'"hello"')
+
+    async with serving(wait, head_s=0.1, lane=no_lane()) as (wire, notes, server):
+        wire.writer.write(first + second if whole else first)
+        await asked.wait()
+        if not whole:
+            (connection,) = server.connections
+            wire.writer.write(second)
+            await until(lambda: connection._begun)  # type: ignore[attr-defined]
+        later = asyncio.get_running_loop().time() + 0.15
+        await until(lambda: asyncio.get_running_loop().time() > later)
+        assert notes == []
+        go_on.set()
+        assert (await wire.ask(b"")).status == 200
+        check_error(await wire.ask(b""), 408, "request_timeout")
+        assert await wire.closed()
+    assert notes == ["408 request_timeout"]
+
+
+@pytest.mark.parametrize("first", [GET + b"\r\n", SLOWLY], ids=["GET", "chat"])
+async def test_an_empty_line_behind_a_request_begins_nothing(first: bytes) -> None:
+    """Old clients end a body with a line more than it has; their connections are idle, not late."""
+    async with serving(hello, head_s=0.1, lane=no_lane()) as (wire, notes, _):
+        assert (await wire.ask(first + b"\r\n")).status == 200
+        later = asyncio.get_running_loop().time() + 0.2
+        await until(lambda: asyncio.get_running_loop().time() > later)
+        assert (await wire.ask(first)).status == 200
+    assert notes == []
+
+
+def no_lane() -> Lane[Overrides]:
+    """A lane that nobody takes: what it does is look at heads."""
+
+    async def never(client: Client, said: Overrides, body: bytes) -> None:
+        raise AssertionError
+
+    return Lane(never, Room(1, Counter("shed", "")), 1 << 20, 30.0)
 
 
 async def test_a_client_that_takes_nothing() -> None:

@@ -12,9 +12,13 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
-from proxy.connection import Server, client_of
+from proxy.client import client_of
+from proxy.connection import Server
+from proxy.gateway import Overrides
 from proxy.heads import MAX_HEADS, Heads, Key
 from proxy.lane import BODY_S, Lane
+from proxy.metrics import Counter
+from proxy.room import Room
 from tests.conftest import Wire
 
 SECRET = b"sk-CANARY-0123456789"
@@ -199,15 +203,15 @@ async def learned(data: bytes) -> int:
     """How many heads a server knows after `data`, whose handler lets everything through."""
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
-        http.protocol.learn(http, "judged")  # type: ignore[attr-defined]
+        http.protocol.learn(http, Overrides())  # type: ignore[attr-defined]
         client = client_of(http)
         client.send(200, "", await http.read() and b"{}")
         return client.sent()
 
-    async def never(client: Any, judged: str, body: bytes) -> None:
+    async def never(client: Any, judged: Overrides, body: bytes) -> None:
         raise AssertionError
 
-    lane = Lane(never, set(), 1 << 20, BODY_S)
+    lane = Lane(never, Room(1, Counter("shed", "")), 1 << 20, BODY_S)
     server = Server(handle, lambda error: "", lane=lane)
     async with await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0) as listener:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])

@@ -61,7 +61,7 @@ class Laned:
             self.taken.append(body)
             await inner.answer(client, overrides, body)
 
-        self.lane = Lane(answer, running.app.sidecar.in_flight, max_body, body_s)
+        self.lane = Lane(answer, running.app.sidecar.room, max_body, body_s)
         self.server = Server(running.app.sidecar.handle, running.app.sidecar.note, lane=self.lane, **times)
         self.address = ""
 
@@ -474,7 +474,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(sidecar: StartSide
             timer = lane.connection._arriving.timer  # type: ignore[union-attr]
         await until(lambda: lane.idle)
     assert timer.cancelled()
-    assert (len(asked.requests), running.log("fault"), running.log("refused")) == (1, [], [])
+    assert (len(asked.requests), running.log("fault")) == (1, [])
+    assert [(line["status"], line["code"]) for line in running.log("refused")] == [(499, "client_cancelled")]
 
 
 @both

@@ -238,6 +238,41 @@ async def test_a_stream_is_never_touched(sidecar: StartSidecar, upstream: StartU
     assert (changes(running), other.requests) == ([["~ provider p0"]], [])
 
 
+async def test_reloads_under_load(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """L8: ten reloads, two of them broken, while requests go on and streams are open: none fails, none is cut."""
+    cheap, good = await upstream(stream(*events("cheap"))), await upstream(stream(*events("good")))
+    slow = await upstream(stream(*events("one", "two")))
+    two = 'candidates = ["p0/m", "p1/m"]\n'
+    running = await sidecar(cheap, good, slow, policy=IN_ORDER + two, files={"slow.toml": 'candidates = ["p2/m"]\n'})
+    slow.go_on.clear()
+    opened = [asyncio.create_task(running.post({**STREAM, "model": "slow"})) for _ in range(20)]
+    await until(lambda: len(slow.requests) == 20)
+    answers: list[tuple[int, str, bytes]] = []
+    enough = asyncio.Event()
+
+    async def ask_on() -> None:
+        while not enough.is_set():
+            got = await running.post(STREAM)
+            answers.append((got.status, got.text, got.events[-1]))
+
+    asking = [asyncio.create_task(ask_on()) for _ in range(8)]
+    for number in range(10):
+        text = BROKEN if number % 4 == 3 else f'description = "{number}"\n' + two + (DEAR if number % 2 else IN_ORDER)
+        (running.directory / "test.toml").write_text(text)
+        running.app.reload()
+        seen = len(answers)
+        await until(lambda: len(changes(running)) + len(running.log("reload_refused")) == number + 1)  # noqa: B023
+        await until(lambda: len(answers) >= seen + 20)  # noqa: B023
+    enough.set()
+    await asyncio.gather(*asking)
+    slow.go_on.set()
+
+    assert set(answers) == {(200, "cheap", b"[DONE]"), (200, "good", b"[DONE]")}
+    assert {(got.text, got.events[-1]) for got in await asyncio.gather(*opened)} == {("onetwo", b"[DONE]")}
+    assert (await metric(running, "ok"), await metric(running, "invalid")) == ("8", "2")
+    assert running.log("fault") == running.log("attempt_failed") == []
+
+
 async def test_a_reload_does_not_keep_the_sidecar_from_stopping(sidecar: StartSidecar) -> None:
     """Told to reload and then to stop in one breath, it stops."""
     running = await sidecar()

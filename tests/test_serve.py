@@ -136,6 +136,17 @@ def test_serve_says_why_it_cannot_start(capsys: Out, monkeypatch: pytest.MonkeyP
     assert capsys.readouterr() == ("", sentence * 2)
 
 
+@pytest.mark.parametrize(
+    "option", ["--max-in-flight=0", "--max-in-flight=x", "--drain-delay=-1", "--drain-timeout=90000"]
+)
+def test_numbers_are_checked(option: str, capsys: Out) -> None:
+    """What cannot be meant is exit 2 and names the option."""
+    with pytest.raises(SystemExit) as misuse:
+        main(["serve", option])
+    assert misuse.value.code == 2
+    assert f"argument {option.partition('=')[0]}" in capsys.readouterr().err
+
+
 def test_serve_with_its_port_in_use(capsys: Out) -> None:
     """A port in use is exit 2 and one sentence, not a traceback."""
     with served() as running:

@@ -97,7 +97,7 @@ async def settles(address: str, words: str) -> bool:
 async def test_two_workers_on_one_port(tmp_path: Path, upstream: StartUpstream) -> None:
     """Both answer, ids are unique, the numbers are those of both whoever is asked, and SIGTERM ends all with 0."""
     write(tmp_path, await upstream(completion()))
-    with crew(tmp_path) as (running, pids):
+    with crew(tmp_path, "--max-in-flight", "50") as (running, pids):
         assert [line for line in running.said if line.startswith("workers:")] == ["workers:       2"]
         statuses, prefixes = await ask(running.address, 60)
         assert (statuses, len(prefixes)) == ({200: 60}, 2)
@@ -109,6 +109,7 @@ async def test_two_workers_on_one_port(tmp_path: Path, upstream: StartUpstream) 
             assert series in await get(running.address, "/metrics")
             status = json.loads(await get(running.address, "/status"))
             assert (status["spend_usd"], status["workers"]) == (pytest.approx(60 * 15e-6), 2)
+            assert status["max_in_flight"] == 100
             told.add(status["worker"])
         assert told == {0, 1}
 

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         demo=args.demo,
         drain_delay_s=args.drain_delay,
         drain_timeout_s=args.drain_timeout,
+        max_in_flight=args.max_in_flight,
     )
     try:
         if args.workers > 1:
