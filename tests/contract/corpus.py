@@ -4,6 +4,7 @@
 checkout next to this repository. A few recordings come with the repository, so that something always runs.
 """
 
+import base64
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
     ("anthropic_messages", "vertex"): "anthropic",
+    ("bedrock_converse", "bedrock"): "bedrock",
     ("openai_chat", "openai"): "openai",
     ("openai_chat", "github_copilot"): "openai",
 }
@@ -54,6 +56,7 @@ class _Request(msgspec.Struct):
 class _Response(msgspec.Struct):
     status: int
     body: str = ""
+    body_base64: str | None = None
     headers: dict[str, str] = {}
     chunk_sizes: list[int] | None = None
 
@@ -82,6 +85,8 @@ class Recording(msgspec.Struct):
     @property
     def body(self) -> bytes:
         """The answer's bytes."""
+        if self.response.body_base64 is not None:
+            return base64.b64decode(self.response.body_base64)
         return self.response.body.encode("utf-8", "surrogatepass")
 
     def pieces(self) -> list[bytes]:
@@ -94,7 +99,18 @@ class Recording(msgspec.Struct):
 
     def events(self) -> list[bytes]:
         """The answer event by event."""
+        if self.response.body_base64 is not None:
+            return list(_frames(self.body))
         return re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", self.body)
+
+
+def _frames(body: bytes) -> Iterator[bytes]:
+    """The messages of an AWS event stream: each begins with its length."""
+    at = 0
+    while at < len(body):
+        size = int.from_bytes(body[at : at + 4])
+        yield body[at : at + size]
+        at += size
 
 
 class Said(NamedTuple):
@@ -141,6 +157,10 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         cached = usage.get("cache_read_input_tokens") or 0
         written = usage.get("cache_creation_input_tokens") or 0
         return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
+    if api == "bedrock_converse":
+        cached = usage.get("cacheReadInputTokens") or 0
+        written = usage.get("cacheWriteInputTokens") or 0
+        return usage["inputTokens"] + cached + written, usage["outputTokens"], cached
     cached = usage.get("prompt_tokens_details.cached_tokens") or 0
     return usage["prompt_tokens"], usage["completion_tokens"], cached
 

@@ -18,6 +18,8 @@ from . import corpus
 from .corpus import Entry, Golden, Recording, Said
 
 CREATED: Final = 1_760_000_000
+# The adapters that translate; the other one passes through.
+TRANSLATED: Final = frozenset({"anthropic", "bedrock"})
 # Answers that OpenAI's types refuse to the letter; they are passed through as the provider sent them.
 NOT_STRICT: Final = {
     "openai/ai--azure-model-router-1--688f0a8a.json": 'first chunk without choices has "object": ""',
@@ -35,6 +37,8 @@ ERROR_OF_FILE: Final = {
     "anthropic/ruby-llm--chat-real-error-scenarios-anthropic-claude-haiku-4-5-handles-context-l--7ab5b9c3.json": (
         errors.ContextLengthError
     ),
+    "bedrock/opentelemetry-python-con--test-converse-stream-with-invalid-model--11505f1d.json": errors.NotFoundError,
+    "bedrock/opentelemetry-python-con--test-converse-with-invalid-model--b1902cfe.json": errors.NotFoundError,
 }
 
 
@@ -93,7 +97,7 @@ def check_said(entry: Entry, golden: Golden, said: Said) -> None:
     assert said.text == golden.text
     assert said.reasoning == golden.reasoning
     assert said.tool_calls == golden.tool_calls
-    if entry.adapter == "anthropic":
+    if entry.adapter in TRANSLATED:
         assert said.finish == golden.openai_finish
     elif golden.finish is not None:
         # OpenAI itself says "stop" after a call that the request forced; its word is passed on.
@@ -169,19 +173,21 @@ def test_a_cut_stream_is_never_taken_for_whole(entry: Entry) -> None:
     assert raised.value.code == "upstream_truncated"
 
 
-@pytest.mark.parametrize("entry", used(adapter="anthropic", ok=True, stream=True))
+@pytest.mark.parametrize("entry", [one for one in used(ok=True, stream=True) if one.values[0].adapter in TRANSLATED])
 def test_translated_stream_has_openais_order(entry: Entry) -> None:
-    """A translated stream is one role chunk, content, one finish chunk and the usage, all under one id."""
-    recording = corpus.read(entry)
+    """A translated stream is one role chunk, content, one finish chunk and the usage if any, all under one id."""
+    recording, reported = corpus.read(entry), bool(corpus.golden(entry).usage)
     parser = parser_of(entry, recording)
 
     found = corpus.chunks(parser.feed(recording.body) + parser.close(), strict=True)
 
     assert len({(chunk.id, chunk.model, chunk.created) for chunk in found}) == 1
     assert [bool(chunk.choices and chunk.choices[0].delta.role) for chunk in found] == [True] + [False] * len(found[1:])
-    assert [bool(chunk.choices and chunk.choices[0].finish_reason) for chunk in found[-2:]] == [True, False]
-    assert sum(bool(chunk.choices and chunk.choices[0].finish_reason) for chunk in found) == 1
-    assert [chunk.usage is not None for chunk in found] == [False] * len(found[1:]) + [True]
+    said, told = (found[:-1], found[-1:]) if reported else (found, [])
+    finishes = [bool(chunk.choices and chunk.choices[0].finish_reason) for chunk in said]
+    assert finishes == [False] * len(said[1:]) + [True]
+    assert [(chunk.choices, chunk.usage is not None) for chunk in told] == [([], True)] * reported
+    assert [chunk.usage for chunk in said] == [None] * len(said)
 
 
 @pytest.mark.parametrize("entry", used(ok=False))
