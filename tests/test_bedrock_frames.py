@@ -138,7 +138,7 @@ def test_headers_that_are_none_are_a_fault(headers: bytes) -> None:
 
 def test_what_came_before_a_fault_is_not_lost() -> None:
     """The events ahead of an exception in the same read are events."""
-    found = []
+    found: list[Event] = []
 
     with pytest.raises(errors.RateLimitError) as raised:
         found.extend(Frames().feed(HELLO + THROTTLED))

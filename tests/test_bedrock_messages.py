@@ -157,6 +157,14 @@ def test_missing_and_repeated_results() -> None:
     assert found[2] == ("user", [used("a", text("second")), used("b", missing), lost, text("lost")])
 
 
+def test_a_conversation_may_end_with_calls() -> None:
+    """The turn after the last calls is there all the same."""
+    assert turns(HI, called(call("a")), tools=[TOOL])[2] == (
+        "user",
+        [used("a", text("(no result was given for this call)"))],
+    )
+
+
 def test_an_id_used_twice() -> None:
     """Ids are unique upstream; two results of one turn find their calls in order."""
     found = turns(
