@@ -96,7 +96,8 @@ def test_names_are_made() -> None:
 
 def test_structured_answer_of_an_older_model_is_content() -> None:
     """The call that stands for the answer is the content, alone, and no call to the client."""
-    body = answer(text("Here:"), use("x", {"a": 1}, "sidecar_json_answer"), stop="tool_use")
+    twice = [use("x", {"a": 1}, "sidecar_json_answer"), use("y", {"a": 2}, "sidecar_json_answer")]
+    body = answer(text("Here:"), *twice, stop="tool_use")
 
     reply, choice = parse(body, chat(response_format=FORMAT), OLD_CLAUDE)
 
@@ -153,7 +154,7 @@ def test_a_200_that_is_no_answer_is_an_error(body: bytes, kind: type[errors.Upst
         (400, "ValidationException", "Malformed input request", errors.InvalidRequestError),
         (400, "ValidationException", "Input is too long for requested model.", errors.ContextLengthError),
         (400, "ValidationException", "The provided model identifier is invalid.", errors.NotFoundError),
-        (403, "AccessDeniedException", "x", errors.AuthError),
+        (403, "AccessDeniedException", "The provided model identifier is invalid.", errors.AuthError),
         (400, "UnrecognizedClientException", "x", errors.AuthError),
         (403, "MPAgreementBeingCreated", "x", errors.OverloadedError),
         (404, "ResourceNotFoundException", "x", errors.NotFoundError),

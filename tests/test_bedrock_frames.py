@@ -76,6 +76,7 @@ def test_a_flipped_bit_is_a_fault(at: int) -> None:
 def test_a_wrong_length_is_noticed_before_more_is_read() -> None:
     """A damaged prelude fails at its twelve bytes; nobody waits for a message of 4 GiB."""
     assert fault(b"\xff" * 12).code == "upstream_invalid_event"
+    assert fault((1000).to_bytes(4) + bytes(8)).code == "upstream_invalid_event"
 
 
 @pytest.mark.parametrize("size", [MAX_EVENT - 1000, MAX_EVENT + 1])
@@ -127,6 +128,7 @@ def test_headers_of_all_types_are_stepped_over(other: bytes) -> None:
         b"\x01a\x07\x00",
         b"\x01a\x07\x00\x05ab",
         b"\x01a\x05\x00",
+        string(":message-type", "event") + b"\x01a\x07\x00\x05ab",
         string(":message-type", "news"),
         b"",
     ],
