@@ -342,6 +342,7 @@ def test_metadata_and_user_are_request_metadata() -> None:
     many = {str(number): "x" for number in range(16)}
     assert render(metadata=many, user="u").dropped == ("user",)
     assert "requestMetadata" not in sent(metadata={}, user="")
+    assert "requestMetadata" not in sent(user="ä")
 
 
 def test_unknown_parameters_are_dropped_and_named() -> None:

@@ -30,10 +30,14 @@ class Frames:
     `checksum` is that of the first message, 0 before it.
     """
 
-    __slots__ = ("_buffer", "_wanted", "checksum")
+    __slots__ = ("_buffer", "_head", "_name", "_wanted", "checksum")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        # The headers of the last event and its name: nearly every event repeats them, and reading them was 60 % of the
+        # time that a message took.
+        self._head = b""
+        self._name = b""
         self._wanted = _PRELUDE.size
         self.checksum = 0
 
@@ -76,10 +80,14 @@ class Frames:
             raise _broken("a wrong checksum")
         self.checksum = self.checksum or checksum
         begin = _PRELUDE.size + int.from_bytes(message[4:8])
-        headers, payload = _headers(message[_PRELUDE.size : begin]), message[begin : -_SUM.size]
+        head, payload = message[_PRELUDE.size : begin], message[begin : -_SUM.size]
+        if head == self._head and head:
+            return Event(self._name, payload)
+        headers = _headers(head)
         match headers.get(b":message-type"):
             case b"event":
-                return Event(headers.get(b":event-type", b""), payload)
+                self._head, self._name = head, headers.get(b":event-type", b"")
+                return Event(self._name, payload)
             case b"exception":
                 raise fault_in_stream(headers.get(b":exception-type", b"").decode(errors="replace"), payload)
             case b"error":

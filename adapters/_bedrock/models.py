@@ -105,7 +105,11 @@ _BY_PREFIX: Final[dict[str, Family]] = {
     "zai.": Family(native_schema=True, effort=_flat, efforts=_ALL_OR_NOTHING),
     "zai.glm-5.3": Family(native_schema=True, effort=_flat, efforts=_scale("low low low medium high xhigh max")),
 }
-_LONGEST_FIRST: Final = tuple(sorted(_BY_PREFIX.items(), key=lambda row: -len(row[0])))
+_LONGEST_FIRST: Final = sorted(_BY_PREFIX.items(), key=lambda row: -len(row[0]))
+_BY_VENDOR: Final = {
+    vendor: [row for row in _LONGEST_FIRST if row[0].partition(".")[0] == vendor]
+    for vendor in {prefix.partition(".")[0] for prefix in _BY_PREFIX}
+}
 _GEOGRAPHIES: Final = frozenset({"us", "us-gov", "eu", "apac", "jp", "au", "ca", "global"})
 _CLAUDE: Final = "anthropic."
 # Claudes that have structured output at Anthropic, but not here.
@@ -119,7 +123,7 @@ def family_for(model: str) -> Family:
     name = rest if geography in _GEOGRAPHIES else name
     if name.startswith(_CLAUDE):
         return _claude(name.removeprefix(_CLAUDE))
-    for prefix, family in _LONGEST_FIRST:
+    for prefix, family in _BY_VENDOR.get(name.partition(".")[0], ()):
         if name.startswith(prefix):
             return family
     return _PLAIN

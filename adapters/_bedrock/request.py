@@ -7,7 +7,6 @@ in `additionalModelRequestFields`; a client may add to them, and its word counts
 
 import re
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -103,10 +102,12 @@ def _decode(raw: bytes) -> _Body:
 
 
 def _path(model: str, *, stream: bool) -> str:
-    """Return the path for a model: its id is one segment of it, whatever stands in it."""
+    """Return the path for a model: its id is one segment of it. Raises InvalidRequestError for what can be no id."""
     if len(model) > _MAX_MODEL or _MODEL.fullmatch(model) is None:
         raise invalid(f"Bedrock has no model id like {model[:80]!r}", "model")
-    return f"/model/{quote(model, safe='')}/{'converse-stream' if stream else 'converse'}"
+    # Of what the pattern lets through, only these two have to be encoded.
+    segment = model.replace(":", "%3A").replace("/", "%2F")
+    return f"/model/{segment}/{'converse-stream' if stream else 'converse'}"
 
 
 class _Draft:
@@ -246,12 +247,16 @@ class _Draft:
             self.out["serviceTier"] = {"type": _TIERS[body.service_tier]}
         elif body.service_tier not in (None, "auto"):
             self.dropped.append("service_tier")
-        pairs = {**(body.metadata or {}), **({"user": body.user} if body.user else {})}
+        if body.metadata or body.user:
+            self._add_metadata(body.metadata or {}, body.user)
+
+    def _add_metadata(self, metadata: dict[str, str], user: str | None) -> None:
+        pairs = {**metadata, **({"user": user} if user else {})}
         kept = {name: text for name, text in list(pairs.items())[:_MAX_PAIRS] if _is_pair(name, text)}
         if kept:
             self.out["requestMetadata"] = kept
-        self.dropped += ["user"] if body.user and "user" not in kept else []
-        self.dropped += ["metadata"] if any(name not in kept for name in body.metadata or ()) else []
+        self.dropped += ["user"] if user and "user" not in kept else []
+        self.dropped += ["metadata"] if any(name not in kept for name in metadata) else []
 
 
 def _is_pair(name: str, text: str) -> bool:

@@ -20,6 +20,8 @@ from proxy.adapter import not_sent
 # The tool that a model without structured output is made to call with its answer.
 ANSWER_TOOL: Final = "sidecar_json_answer"
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
+# Claude's own word, which Converse lacks; it must not stand beside a `toolChoice`.
+_NONE: Final = {"tool_choice": {"type": "none"}}
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -50,6 +52,8 @@ def declare(fields: ToolFields, family: Family, history: Iterable[str], answer: 
     """
     choice = _choice_of(fields)
     dropped: list[str] = []
+    if answer is None and not (fields.tools or fields.functions or history):
+        return Declared(None, {}, False, ["tool_choice"] if choice.mode == "required" else [])
     tools = [
         tool
         for where, function, mark in _functions(fields)
@@ -62,23 +66,27 @@ def declare(fields: ToolFields, family: Family, history: Iterable[str], answer: 
         # The answer or, when the client's own tools are open, one of those.
         tools = [wanted] if choice.mode == "none" else [*tools, wanted]
         return Declared({"tools": tools, "toolChoice": {"any": {}}}, {}, True, dropped)
-    declared = bool(tools)
-    if choice.mode == "none" and not history:
-        tools = []
-    elif not tools:
-        # A history with calls is refused when no tool is declared; that none may be called keeps the meaning.
-        tools = [_spec(name, _EMPTY_SCHEMA) for name in history]
-        dropped += ["tool_choice"] if choice.mode == "required" else []
-        choice = _Choice("none")
     if not tools:
+        # A history with calls is refused when no tool is declared; that none may be called keeps the meaning.
+        dropped += ["tool_choice"] if choice.mode == "required" else []
+        tools = [_spec(name, _EMPTY_SCHEMA) for name in history]
+        return Declared({"tools": tools} if tools else None, _NONE if family.claude and tools else {}, False, dropped)
+    if choice.mode == "none" and not history:
         return Declared(None, {}, False, dropped)
+    return _chosen(tools, choice, fields, family, dropped)
+
+
+def _chosen(
+    tools: list[dict[str, Any]], choice: _Choice, fields: ToolFields, family: Family, dropped: list[str]
+) -> Declared:
+    """Return the client's tools and which of them may, must or must not be called."""
     config: dict[str, Any] = {"tools": tools}
     own: dict[str, Any] = {}
     if choice.mode == "required":
         config |= _demanded(tools, choice.name, family)
     elif choice.mode == "none" and family.claude is not None:
-        own = {"tool_choice": {"type": "none"}}
-    elif choice.mode == "none" and declared:
+        own = _NONE
+    elif choice.mode == "none":
         dropped.append("tool_choice")
     if fields.parallel_tool_calls is False and choice.mode != "none":
         if choice.mode == "auto" and family.claude is not None:
