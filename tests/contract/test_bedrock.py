@@ -72,7 +72,7 @@ def check_account(running: Sidecar, golden: Golden) -> None:
     assert (line.get("input_tokens"), line.get("output_tokens")) == wanted
 
 
-@pytest.mark.parametrize("entry", used(adapter="bedrock", ok=True, stream=False))
+@pytest.mark.parametrize("entry", used(adapters=("bedrock",), ok=True, stream=False))
 async def test_complete_answer(sidecar: StartSidecar, upstream: StartUpstream, entry: Entry) -> None:
     """A complete answer satisfies the SDK, says what was recorded and is accounted; the request was Bedrock's."""
     recording, golden = corpus.read(entry), corpus.golden(entry)
@@ -90,7 +90,7 @@ async def test_complete_answer(sidecar: StartSidecar, upstream: StartUpstream, e
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("entry", used(adapter="bedrock", ok=True, stream=True))
+@pytest.mark.parametrize("entry", used(adapters=("bedrock",), ok=True, stream=True))
 async def test_streamed_answer(sidecar: StartSidecar, upstream: StartUpstream, entry: Entry, cut: str) -> None:
     """A stream satisfies the SDK, says what was recorded and is accounted, however the network cuts it."""
     recording, golden = corpus.read(entry), corpus.golden(entry)
@@ -107,7 +107,7 @@ async def test_streamed_answer(sidecar: StartSidecar, upstream: StartUpstream, e
     assert bedrock.requests[0].path.endswith("/converse-stream")
 
 
-@pytest.mark.parametrize("entry", used(adapter="bedrock", ok=False))
+@pytest.mark.parametrize("entry", used(adapters=("bedrock",), ok=False))
 async def test_error_answer(sidecar: StartSidecar, upstream: StartUpstream, entry: Entry) -> None:
     """An error is raised by the SDK with the status of its class and the provider's words."""
     recording, golden = corpus.read(entry), corpus.golden(entry)
@@ -130,4 +130,4 @@ def test_account_of_bedrock_recordings() -> None:
     for (status, mode), count in sorted(table.items()):
         print(f"{count:5} {status} {mode}")
 
-    assert sum(table.values()) == len(used(adapter="bedrock"))
+    assert sum(table.values()) == len(used(adapters=("bedrock",)))
