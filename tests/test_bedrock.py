@@ -192,6 +192,15 @@ def test_any_shape_of_error_has_words(body: bytes, words: str) -> None:
     assert words in ADAPTER.parse_error(400, {}, body).message
 
 
+@pytest.mark.parametrize(("name", "everywhere"), [("ExpiredTokenException", True), ("AccessDeniedException", False)])
+def test_a_bad_key_is_told_from_a_forbidden_model(name: str, everywhere: bool) -> None:
+    """Both are 403: the one is no use to any model, the other may be good for the next."""
+    found = ADAPTER.parse_error(403, {"x-amzn-errortype": name}, b'{"message":"x"}')
+
+    assert isinstance(found, errors.AuthError)
+    assert found.everywhere is everywhere
+
+
 def test_retry_after_is_kept() -> None:
     """What the headers ask to wait reaches the cooldown."""
     headers = {"x-amzn-errortype": "ThrottlingException", "retry-after": "7"}

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from proxy.classify import Fault, classify, read_fault
-from proxy.errors import UpstreamError
+from proxy.errors import AuthError, UpstreamError
 
 # Name -> the status it has outside of a stream, and a code of `proxy.classify` where the status says too little.
 _KNOWN: Final[dict[str, tuple[int, str]]] = {
@@ -39,6 +39,16 @@ _KNOWN: Final[dict[str, tuple[int, str]]] = {
     "ExpiredTokenException": (403, ""),
     "ResourceNotFoundException": (404, ""),
 }
+# These are about the key whatever it is for; AccessDeniedException may be about one model.
+_BAD_KEY: Final = frozenset(
+    {
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "IncompleteSignatureException",
+        "MissingAuthenticationTokenException",
+        "ExpiredTokenException",
+    }
+)
 _UNKNOWN_MODEL: Final = "model identifier is invalid"
 
 
@@ -89,4 +99,7 @@ def _error(status: int, headers: Mapping[str, str], name: str, message: str) -> 
     status, code = _KNOWN.get(name, (status, ""))
     if name == "ValidationException" and _UNKNOWN_MODEL in message:
         code = "model_not_found"
-    return classify(status, headers, Fault(message, code=code or name))
+    error = classify(status, headers, Fault(message, code=code or name))
+    if isinstance(error, AuthError) and name in _BAD_KEY:
+        error.everywhere = True
+    return error
