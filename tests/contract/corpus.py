@@ -4,6 +4,7 @@
 checkout next to this repository. A few recordings come with the repository, so that something always runs.
 """
 
+import base64
 import os
 import re
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
 COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
-TRANSLATED: Final = ("anthropic", "cohere", "ollama")
+TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "ollama")
 # Which recordings go through which adapter, by API and provider.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
     ("anthropic_messages", "vertex"): "anthropic",
+    ("bedrock_converse", "bedrock"): "bedrock",
     ("cohere_chat_v2", "cohere"): "cohere",
     ("ollama_chat", "ollama"): "ollama",
     ("openai_chat", "openai"): "openai",
@@ -57,6 +59,7 @@ class _Request(msgspec.Struct):
 class _Response(msgspec.Struct):
     status: int
     body: str = ""
+    body_base64: str | None = None
     headers: dict[str, str] = {}
     chunk_sizes: list[int] | None = None
 
@@ -85,6 +88,8 @@ class Recording(msgspec.Struct):
     @property
     def body(self) -> bytes:
         """The answer's bytes."""
+        if self.response.body_base64 is not None:
+            return base64.b64decode(self.response.body_base64)
         return self.response.body.encode("utf-8", "surrogatepass")
 
     def pieces(self) -> list[bytes]:
@@ -97,6 +102,8 @@ class Recording(msgspec.Struct):
 
     def events(self) -> list[bytes]:
         """The answer event by event; JSON lines are one event each."""
+        if self.response.body_base64 is not None:
+            return list(_frames(self.body))
         lines = rb"(?<=\n)" if self.body.startswith(b"{") else rb"(?<=\n\n)|(?<=\r\n\r\n)"
         return re.split(lines, self.body)
 
@@ -106,6 +113,15 @@ class Recording(msgspec.Struct):
         return "".join(
             msgspec.json.decode(text) for text in re.findall(r'"tool_plan":\s*("(?:[^"\\]|\\.)*")', self.response.body)
         )
+
+
+def _frames(body: bytes) -> Iterator[bytes]:
+    """The messages of an AWS event stream: each begins with its length."""
+    at = 0
+    while at < len(body):
+        size = int.from_bytes(body[at : at + 4])
+        yield body[at : at + size]
+        at += size
 
 
 class Said(NamedTuple):
@@ -152,6 +168,10 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         cached = usage.get("cache_read_input_tokens") or 0
         written = usage.get("cache_creation_input_tokens") or 0
         return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
+    if api == "bedrock_converse":
+        cached = usage.get("cacheReadInputTokens") or 0
+        written = usage.get("cacheWriteInputTokens") or 0
+        return usage["inputTokens"] + cached + written, usage["outputTokens"], cached
     if api == "cohere_chat_v2":
         return usage["billed_units.input_tokens"], usage["billed_units.output_tokens"], 0
     if api == "ollama_chat":

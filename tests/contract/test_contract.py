@@ -36,6 +36,8 @@ ERROR_OF_FILE: Final = {
     "anthropic/ruby-llm--chat-real-error-scenarios-anthropic-claude-haiku-4-5-handles-context-l--7ab5b9c3.json": (
         errors.ContextLengthError
     ),
+    "bedrock/opentelemetry-python-con--test-converse-stream-with-invalid-model--11505f1d.json": errors.NotFoundError,
+    "bedrock/opentelemetry-python-con--test-converse-with-invalid-model--b1902cfe.json": errors.NotFoundError,
     "cohere/ruby-llm--chat-real-error-scenarios-cohere-command-a-03-2025-handles-context-len--174a9716.json": (
         errors.ContextLengthError
     ),

@@ -44,9 +44,19 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"tools": [TOOL], "tool_choice": "none", "reasoning_effort": "low"},
     {"response_format": SCHEMA, "stream": False},
 ]
-MODELS: Final = {"cohere": "command-a-reasoning-08-2025", "ollama": "qwen3:4b"}
+MODELS: Final = {
+    "bedrock": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+    "cohere": "command-a-reasoning-08-2025",
+    "ollama": "qwen3:4b",
+}
 # Fields that nobody recorded, by where else they are known from.
 UNRECORDED: Final = {
+    "bedrock": {
+        ".messages[].content[].image.source.bytes:str": "service model, ImageBlock; recorded inside of tool results",
+        ".additionalModelRequestFields.thinking.budget_tokens:number": "user guide, Extended thinking",
+        ".additionalModelRequestFields.top_k:number": "user guide, inference parameters of Claude",
+        ".additionalModelRequestFields.tool_choice.type:str": "pydantic-ai 2.68, verified live",
+    },
     "cohere": {".thinking.token_budget:number": "API reference, Chat"},
     "ollama": {
         ".messages[].images[]:str": "API reference, Generate a chat message",
@@ -61,7 +71,7 @@ UNRECORDED: Final = {
     },
 }
 # What is the client's own business inside.
-OPAQUE: Final = {"parameters", "json_schema", "arguments", "format"}
+OPAQUE: Final = {"parameters", "json_schema", "arguments", "format", "json", "input"}
 
 
 def shapes(value: Any, at: str = "") -> Iterator[str]:

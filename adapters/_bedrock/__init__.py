@@ -1,0 +1,1 @@
+"""The parts of the Bedrock Converse language; `adapters.bedrock` puts them together."""

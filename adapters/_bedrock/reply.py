@@ -1,0 +1,195 @@
+"""Read Converse's answers: blocks become one message, token counts OpenAI's, stop reasons its words.
+
+Tools that ran at AWS, and blocks nobody knew yet, are skipped; text with citations is text. Arguments keep their
+digits: they are never decoded. Converse gives an answer no id, so its checksum makes one.
+"""
+
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from adapters._bedrock.faults import fault_in_answer
+from adapters._bedrock.request import emulates_schema, original_names
+from adapters._bedrock.tools import ANSWER_TOOL
+from proxy import wire
+from proxy.adapter import Reply, Target
+from proxy.errors import UnavailableError
+from proxy.wire import ChatRequest, Number, Usage
+
+_FINISH: Final = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+}
+# The model said something that Bedrock could not read: no answer, and the next try may be one.
+_MALFORMED: Final = frozenset({"malformed_model_output", "malformed_tool_use"})
+_OURS: Final = frozenset({None, "tool_use"})
+
+
+class Counts(msgspec.Struct, rename="camel"):
+    """Counts as Bedrock sends them. `input_tokens` is without cache."""
+
+    input_tokens: Number | None = None
+    output_tokens: Number | None = None
+    cache_read_input_tokens: Number | None = None
+    cache_write_input_tokens: Number | None = None
+
+
+class ToolUse(msgspec.Struct, rename="camel"):
+    """A call, whole or as a stream begins it. `type` says when the tool ran at AWS ("server_tool_use")."""
+
+    tool_use_id: str = ""
+    name: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+    type: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Say whether the client has to run it."""
+        return self.type in _OURS
+
+
+class _Text(msgspec.Struct):
+    text: str | None = None
+
+
+class _Reasoning(msgspec.Struct, rename="camel"):
+    reasoning_text: _Text | None = None
+
+
+class _Citations(msgspec.Struct):
+    content: list[_Text] | None = None
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    text: str | None = None
+    tool_use: ToolUse | None = None
+    reasoning_content: _Reasoning | None = None
+    citations_content: _Citations | None = None
+
+
+class _Message(msgspec.Struct):
+    content: list[_Block] | None = None
+
+
+class _Output(msgspec.Struct):
+    message: _Message | None = None
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    output: _Output | None = None
+    stop_reason: str | None = None
+    usage: Counts | None = None
+
+
+_answer: Final = msgspec.json.Decoder(_Answer)
+
+
+class Names:
+    """Tells what a called tool is to the client: one of its own, or the wrapping of a structured answer.
+
+    `emulated` is True when the answer is expected as a call of the answer tool.
+    """
+
+    __slots__ = ("_request", "emulated")
+
+    def __init__(self, request: ChatRequest, target: Target) -> None:
+        self._request = request
+        self.emulated = emulates_schema(request, target)
+
+    def is_answer(self, use: ToolUse) -> bool:
+        """Say whether `use` calls the answer tool."""
+        return self.emulated and use.name == ANSWER_TOOL
+
+    def of(self, use: ToolUse) -> str:
+        """Return the client's name of the called tool."""
+        name = use.name
+        # Only a name that had to be changed ends in a checksum; the others need no look at the request.
+        return original_names(self._request).get(name, name) if name[-9:-8] == "_" else name
+
+
+def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
+    """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
+    answer, blocks = _decode(body)
+    names = Names(request, target)
+    texts: list[str] = []
+    thoughts: list[str] = []
+    answers: list[str] = []
+    calls: list[wire.ToolCall] = []
+    for block in blocks:
+        if block.text is not None:
+            texts.append(block.text)
+        elif block.citations_content is not None:
+            texts += [piece.text or "" for piece in block.citations_content.content or ()]
+        elif block.reasoning_content is not None and block.reasoning_content.reasoning_text is not None:
+            thoughts.append(block.reasoning_content.reasoning_text.text or "")
+        elif block.tool_use is not None and names.is_answer(block.tool_use):
+            answers.append(json_text(block.tool_use.input))
+        elif block.tool_use is not None and block.tool_use.ours:
+            function = wire.Function(names.of(block.tool_use), json_text(block.tool_use.input))
+            calls.append(wire.ToolCall(function, id=block.tool_use.tool_use_id, type="function"))
+    # The answer tool is called once; words around the call are not part of the JSON that was asked for.
+    message = wire.Message("".join(answers[:1] or texts) or (None if calls else ""))
+    if thoughts:
+        message.reasoning_content = "".join(thoughts)
+    if calls:
+        message.tool_calls = calls
+    finish = finish_word(answer.stop_reason, called=bool(calls))
+    usage = normal_usage(answer.usage) if answer.usage is not None else None
+    encoded = wire.encode_completion(
+        id=made_id(request, crc32(body)),
+        model=target.model,
+        created=request.created,
+        message=message,
+        finish=finish,
+        usage=usage,
+    )
+    return Reply(encoded, usage, finish)
+
+
+def _decode(body: bytes) -> tuple[_Answer, list[_Block]]:
+    try:
+        answer = _answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnavailableError("the upstream's answer is no message", code="upstream_invalid_response") from None
+    message = answer.output.message if answer.output is not None else None
+    if message is None or message.content is None:
+        nonsense = UnavailableError("the upstream's answer is no message", code="upstream_invalid_response")
+        raise fault_in_answer(body) or nonsense
+    return answer, message.content
+
+
+def finish_word(reason: str | None, *, called: bool) -> str:
+    """Return OpenAI's finish reason. `tool_use` without a call of the client's tools is a plain end, and vice versa.
+
+    Raises UnavailableError when the model's output could not be read.
+    """
+    if reason in _MALFORMED:
+        raise UnavailableError("the model's output is malformed", code="upstream_invalid_response")
+    return _FINISH.get(reason or "", "tool_calls" if called else "stop")
+
+
+def normal_usage(usage: Counts) -> Usage:
+    """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache."""
+    cached = int(usage.cache_read_input_tokens or 0)
+    written = int(usage.cache_write_input_tokens or 0)
+    return Usage(
+        input=int(usage.input_tokens or 0) + cached + written,
+        output=int(usage.output_tokens or 0),
+        cached=cached,
+        cache_write=written,
+    )
+
+
+def json_text(raw: msgspec.Raw) -> str:
+    """Return a tool's input as OpenAI's `arguments`."""
+    # A value that was not decoded has not been checked for UTF-8 either.
+    text = bytes(raw).decode(errors="replace")
+    return "{}" if text == "null" else text
+
+
+def made_id(request: ChatRequest, checksum: int) -> str:
+    """Return an id for an answer that came without one."""
+    return f"chatcmpl-{request.created}-{checksum:08x}"
