@@ -7,9 +7,11 @@
     _bedrock/reply      complete answers   _bedrock/stream   streamed ones
     _bedrock/frames     the event stream they come in
     _bedrock/faults     errors, in answers and in streams
+    _bedrock/sigv4      signatures
 
-The key is a Bedrock API key, sent as a bearer token. Reasoning reaches the client as `reasoning_content`. Signatures do
-not, so a Claude that wants them back does not think in the steps of a tool loop.
+The key is a Bedrock API key, sent as a bearer token, or "ACCESS:SECRET[:SESSION]", which signs each request. Reasoning
+reaches the client as `reasoning_content`. Signatures do not, so a Claude that wants them back does not think in the
+steps of a tool loop.
 API: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and ..._ConverseStream.html
 """
 
@@ -19,6 +21,7 @@ from typing import Final
 from adapters._bedrock.faults import parse_error
 from adapters._bedrock.reply import parse
 from adapters._bedrock.request import render
+from adapters._bedrock.sigv4 import credentials_in, region_of, signed
 from adapters._bedrock.stream import Stream
 from proxy.adapter import Adapter, Rendered, Reply, StreamParser, Target
 from proxy.errors import UpstreamError
@@ -31,8 +34,13 @@ class Bedrock:
     quirks: Final[frozenset[str]] = frozenset()
 
     def auth(self, key: str | None) -> dict[str, str]:
-        """Return the header with a Bedrock API key."""
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        """Return the header with a Bedrock API key; credentials of AWS are never sent."""
+        return {"Authorization": f"Bearer {key}"} if key and credentials_in(key) is None else {}
+
+    def sign(self, url: str, body: bytes, key: str | None, now: float) -> dict[str, str]:
+        """Return the headers of Signature Version 4, none for a Bedrock API key."""
+        who = credentials_in(key)
+        return {} if who is None else signed(url, body, who, now, region=region_of(url), service="bedrock")
 
     def render(self, request: ChatRequest, target: Target) -> Rendered:
         """Return Converse's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""

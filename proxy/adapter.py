@@ -98,6 +98,18 @@ class Adapter(Protocol):
         ...
 
 
+class Signing(Protocol):
+    """What an adapter may offer besides, when a key is no header but signs each request."""
+
+    def sign(self, url: str, body: bytes, key: str | None, now: float) -> dict[str, str]:
+        """Return the headers that sign a POST of `body` to `url`; none when `auth` has said it all for this `key`.
+
+        `now` is Unix seconds. Header names that `render` or `auth` gave are replaced.
+        """
+        ...
+
+
+Sign = Callable[[str, bytes, str | None, float], dict[str, str]]
 PACKAGE: Final = "adapters"
 
 

@@ -55,7 +55,7 @@ def _read(place: str, environ: Mapping[str, str]) -> str | None:
     """Return the key at `place`: "" when nothing is there, None when what is there cannot be read."""
     kind, _, where = place.partition(":")
     if kind == "env":
-        return environ.get(where, "").strip()
+        return _joined(where.split(":"), environ)
     try:
         # An editor or `echo` leaves a line end; it is not part of the key.
         return Path(where).read_text().rstrip("\r\n")
@@ -63,6 +63,16 @@ def _read(place: str, environ: Mapping[str, str]) -> str | None:
         return ""
     except (OSError, ValueError):  # no right to it, a directory, not UTF-8, a path that no file can have
         return None
+
+
+def _joined(names: list[str], environ: Mapping[str, str]) -> str:
+    """Return the values of variables that make one key, joined by colons; "" unless all but those with "?" are set."""
+    values = [environ.get(name.removesuffix("?"), "").strip() for name in names]
+    if any(not value and not name.endswith("?") for name, value in zip(names, values, strict=True)):
+        return ""
+    while values and not values[-1]:
+        values.pop()
+    return ":".join(values)
 
 
 def check(row: ProviderRow) -> Problem | None:

@@ -162,10 +162,15 @@ class Walk:
         received = None
         began = self.tools.clock()
         try:
-            headers = attempt.credential.headers
+            headers, url = attempt.credential.headers, provider.access.base_url + rendered.path
+            if rendered.headers:
+                headers = {**headers, **rendered.headers}
+            if provider.sign is not None:
+                proof = provider.sign(url, rendered.body, attempt.credential.key, self.tools.wall())
+                headers = {**headers, **proof} if proof else headers
             received = await self.tools.transport.send(
-                provider.access.base_url + rendered.path,
-                {**headers, **rendered.headers} if rendered.headers else headers,
+                url,
+                headers,
                 rendered.body,
                 connect_s=timing.connect_s,
                 by=timing.first_by,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from aiolimiter import AsyncLimiter
 
-from proxy.adapter import Adapter, Target
+from proxy.adapter import Adapter, Sign, Target
 from proxy.board import SharedBucket
 from proxy.breaker import Breaker, Parking, Rest
 from proxy.errors import AuthError, RateLimitError, UpstreamError
@@ -163,9 +163,11 @@ class Credential(NamedTuple):
 
 
 class Provider:
-    """One account at one provider. Its keys take turns; `parked` are those that it refuses whatever they are for."""
+    """One account at one provider. Its keys take turns; `parked` are those that it refuses whatever they are for.
+    `sign` signs its requests, None in a language that does not.
+    """
 
-    __slots__ = ("_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row")
+    __slots__ = ("_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row", "sign")
 
     def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, made_up: "MadeUp") -> None:
         self.row = row
@@ -178,6 +180,7 @@ class Provider:
         self.parked = Parking()
         common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
         self.credentials = [Credential(key or "", {**common, **adapter.auth(key)}) for key in access.keys or (None,)]
+        self.sign: Sign | None = getattr(adapter, "sign", None)
         self._turn = 0
 
     def next(self) -> Credential:

@@ -49,6 +49,7 @@ _BAD_KEY: Final = frozenset(
         "ExpiredTokenException",
     }
 )
+_ABOUT_SIGNATURES: Final = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
 _UNKNOWN_MODEL: Final = "model identifier is invalid"
 
 
@@ -97,6 +98,9 @@ def _error(status: int, headers: Mapping[str, str], name: str, message: str) -> 
     # "ValidationException:http://internal.amazon.com/..." in headers, "com.amazon.coral.service#..." in bodies.
     name = name.partition(":")[0].rpartition("#")[2]
     status, code = _KNOWN.get(name, (status, ""))
+    if name in _ABOUT_SIGNATURES:
+        # What follows the first line quotes the signed headers, a session's token among them.
+        message = message.partition("\n")[0]
     if name == "ValidationException" and _UNKNOWN_MODEL in message:
         code = "model_not_found"
     error = classify(status, headers, Fault(message, code=code or name))
