@@ -8,7 +8,7 @@ from proxy.adapter import Rendered, Reply, StreamParser, Target, load
 from proxy.wire import ChatRequest, decode_chat
 
 ADAPTER: Final = load("openai")
-COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
+COPILOT: Final = frozenset({"fill_missing", "reasoning_text", "max_completion_tokens", "initiator"})
 DONE: Final = b"data: [DONE]\n\n"
 USAGE: Final = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 

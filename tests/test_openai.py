@@ -129,7 +129,7 @@ def test_an_error_in_a_200_is_an_error(error: Any, kind: str, message: str) -> N
 @pytest.mark.parametrize("nothing", [None, "", {}, []])
 def test_an_empty_error_is_none(nothing: Any) -> None:
     """Some servers send the key with every answer."""
-    assert parsed({"choices": [{"message": {"content": "x"}, "error": nothing}], "error": nothing}).finish is None
+    assert parsed({"choices": [{"message": {"content": "x"}, "error": nothing}], "error": nothing}).finish == "stop"
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\\ud800"])
@@ -200,10 +200,12 @@ def test_copilots_answer_is_completed() -> None:
 
 
 def test_what_is_there_is_not_filled_in() -> None:
-    """Numbers of the answer's own stay, to the digit."""
-    body = b'{"created":7,"object":"o","choices":[{"index":1,"message":{"x":1.0},"n":12345678901234567890}]}'
+    """The answer's own bytes stay, when nothing lacks; when something does, its numbers do, to the digit."""
+    rest = b'"choices":[{"index":1,"message":{"x":1.0},"n":12345678901234567890,"finish_reason":"stop"}]}'
+    body = b'{"id":"x","model":"m","created" : 7,"object":"chat.completion",' + rest
 
     assert parsed(body, *COPILOT).body == body
+    assert rest in parsed(body.replace(b" : 7", b":null"), *COPILOT).body
 
 
 def native(*blocks: Any, **fields: Any) -> dict[str, Any]:

@@ -115,13 +115,21 @@ def test_the_first_content_starts_the_answer(delta: Any, content: bool) -> None:
     assert stream.started
 
 
-@pytest.mark.parametrize("choice", [{"delta": {}}, {"delta": None}, {}])
-def test_an_empty_answer_with_a_finish_is_an_answer(choice: Any) -> None:
+def test_an_empty_answer_with_a_finish_is_an_answer() -> None:
     """The finish reason is content enough."""
-    stream, only = parser(), event({"choices": [choice | {"finish_reason": "stop"}]})
+    stream, only = parser(), event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
 
     assert told(stream, only) == only + DONE
     assert (stream.started, stream.finish) == (True, "stop")
+
+
+@pytest.mark.parametrize("choice", [{"delta": None}, {}])
+def test_a_choice_without_a_delta_says_nothing(choice: Any) -> None:
+    """Azure's filter results come so, and an SDK's loop over `choices[0].delta.content` would crash on them."""
+    stream = parser()
+    out = told(stream, event({"choices": [choice | {"content_filter_results": {}}]}) + end())
+
+    assert chunks(out)[0]["choices"] == [{"content_filter_results": {}, "delta": {}}]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,7 @@ def test_text_after_a_finish_is_passed_on() -> None:
     stream = parser()
     events = end("tool_calls") + say("more") + end("tool_calls")
 
-    assert told(stream, events) == events + DONE
+    assert told(stream, events) == end("tool_calls") + say("more") + DONE
     assert stream.finish == "tool_calls"
 
 

@@ -21,7 +21,7 @@ Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
-COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
+COPILOT: Final = frozenset({"fill_missing", "reasoning_text", "max_completion_tokens", "initiator"})
 TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "ollama")
 # Which recordings go through which adapter, by API and provider.
 SPOKEN: Final = {
