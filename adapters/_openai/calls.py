@@ -15,15 +15,20 @@ from adapters._openai.shape import EMPTY, NULL
 from proxy.wire import ChatRequest
 
 _FUNCTION: Final = "function"
+_CUT: Final = b'"length"'
 _NO_ARGUMENTS: Final = msgspec.Raw(b'"{}"')
 
 
 class Call(msgspec.Struct):
-    """A call of a stream: the number the client knows it by, the id and name its first piece gave."""
+    """A call of a stream: the number the client knows it by, the id and name its first piece gave.
+
+    `empty` says that no piece had arguments yet.
+    """
 
     number: int
     id: str
     name: str
+    empty: bool = True
 
 
 class Calls:
@@ -42,14 +47,15 @@ class Calls:
         changed = False
         for choice, said in opened.each():
             listed = said.get("tool_calls", NULL)
-            if listed in EMPTY:
-                continue
-            calls = raw_list.decode(listed)
+            calls = raw_list.decode(listed) if listed not in EMPTY else []
+            reason = choice.get("finish_reason", NULL)
             if opened.whole:
-                cut = choice.get("finish_reason") == b'"length"'
-                mended = [self._whole(call, number, cut=cut) for number, call in enumerate(calls)]
+                mended = [self._whole(call, number, cut=reason == _CUT) for number, call in enumerate(calls)]
             else:
-                mended = [self._piece(bytes(choice.get("index", b"0")), call) for call in calls]
+                at = bytes(choice.get("index", b"0"))
+                mended = [self._piece(at, call) for call in calls]
+                if reason not in (NULL, _CUT):
+                    mended += [self._no_arguments(call, calls) for call in self._seen.get(at, ()) if call.empty]
             if any(mended):
                 said["tool_calls"] = raw(calls)
                 changed = True
@@ -89,10 +95,17 @@ class Calls:
             if name in ("", call.name):
                 function.pop("name", None)
         piece["index"] = raw(call.number)
+        call.empty = call.empty and function.get("arguments", NULL) in EMPTY
         _spelled(function)
         if function:
             piece[_FUNCTION] = raw(function)
         return before.keys() != piece.keys() or any(_differs(before[key], piece[key]) for key in before)
+
+    def _no_arguments(self, call: Call, calls: list[Fields]) -> bool:
+        """Add what OpenAI says of a call without arguments, once: clients read them as JSON (Databricks says "")."""
+        calls.append({"index": raw(call.number), _FUNCTION: raw({"arguments": _NO_ARGUMENTS})})
+        call.empty = False
+        return True
 
     def _known(self, choice: bytes, index: bytes, id: str, name: str) -> Call | None:
         """Return the call that a piece goes on with, None when it begins one."""
