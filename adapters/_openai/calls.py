@@ -22,7 +22,7 @@ _NO_ARGUMENTS: Final = msgspec.Raw(b'"{}"')
 class Call(msgspec.Struct):
     """A call of a stream: the number the client knows it by, the id and name its first piece gave.
 
-    `empty` says that no piece had arguments yet.
+    `empty` says that no piece had arguments yet, which a custom call never has.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Calls:
             else:
                 at = bytes(choice.get("index", b"0"))
                 mended = [self._piece(at, call) for call in calls]
-                if reason not in (NULL, _CUT):
+                if reason not in (*EMPTY, _CUT):
                     mended += [self._no_arguments(call, calls) for call in self._seen.get(at, ()) if call.empty]
             if any(mended):
                 said["tool_calls"] = raw(calls)
@@ -119,7 +119,7 @@ class Calls:
     def _new(self, choice: bytes, index: bytes, piece: Fields, name: str) -> Call:
         seen = self._seen.setdefault(choice, [])
         self._named(piece, len(seen))
-        call = Call(len(seen), _id(piece), name)
+        call = Call(len(seen), _id(piece), name, empty="custom" not in piece)
         seen.append(call)
         self._slots[choice, index] = self._last[choice] = call
         return call
