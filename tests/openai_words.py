@@ -66,3 +66,18 @@ def told(stream: StreamParser, *pieces: bytes) -> bytes:
 def chunks(out: bytes) -> list[Any]:
     assert out.endswith(DONE)
     return [msgspec.json.decode(part.removeprefix(b"data: ")) for part in out.split(b"\n\n")[:-2]]
+
+
+def whole(message: Any, *quirks: str, finish: Any = "stop", **fields: Any) -> Any:
+    """The first choice of a whole answer after its repairs."""
+    return msgspec.json.decode(parsed(answer(message, finish, **fields), *quirks).body)["choices"][0]
+
+
+def answer(message: Any, finish: Any = "stop", **fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion", "created": 1, "model": "up", "choices": [choice], **fields}
+
+
+def deltas(*events: bytes, quirks: tuple[str, ...] = ()) -> list[Any]:
+    """The deltas of a stream after its repairs."""
+    return [one["choices"][0]["delta"] for one in chunks(told(parser(*quirks), *events, DONE))]

@@ -137,6 +137,8 @@ def test_an_error_that_is_no_text_is_still_a_fault_of_the_upstream(text: bytes) 
     """Bytes that no decoder takes must not become a fault of the sidecar."""
     with pytest.raises(errors.UnavailableError):
         parsed(b'{"error":{"message":"' + text + b'"}}')
+    with pytest.raises(errors.UnavailableError):
+        parsed(b'{"error":1e400}')
 
 
 def test_error_answer_has_its_class() -> None:
@@ -244,7 +246,9 @@ def test_stop_reasons_of_anthropics_shape(stop: str | None, finish: str) -> None
     assert msgspec.json.decode(reply.body)["choices"][0]["message"]["content"] == ""
 
 
-@pytest.mark.parametrize("body", [b"nothing", b'{"choices":7}', b'{"content":7,"stop_reason":null}', b'{"content":[]}'])
+@pytest.mark.parametrize(
+    "body", [b"nothing", b'{"choices":7}', b'{"stop_reason":7}', b'{"content":7,"stop_reason":null}', b'{"content":[]}']
+)
 def test_filling_in_does_not_hide_a_fault(body: bytes) -> None:
     """What cannot be completed is judged as it came."""
     with pytest.raises(errors.UnavailableError) as raised:

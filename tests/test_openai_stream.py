@@ -305,15 +305,6 @@ def test_each_open_choice_gets_its_missing_finish() -> None:
     assert [one["index"] for one in chunks(out)[-1]["choices"]] == [0, 2]
 
 
-def test_text_after_a_finish_is_passed_on() -> None:
-    """Some providers send each tool call with a finish reason of its own."""
-    stream = parser()
-    events = end("tool_calls") + say("more") + end("tool_calls")
-
-    assert told(stream, events) == end("tool_calls") + say("more") + DONE
-    assert stream.finish == "tool_calls"
-
-
 def test_copilots_chunks_are_completed() -> None:
     """Its empty first chunk goes, object, time and index come, reasoning gets its usual name."""
     stream = parser(*COPILOT)

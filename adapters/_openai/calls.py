@@ -15,7 +15,8 @@ from adapters._openai.shape import EMPTY, NULL
 from proxy.wire import ChatRequest
 
 _FUNCTION: Final = "function"
-_CUT: Final = b'"length"'
+_CUT: Final = msgspec.Raw(b'"length"')
+_NAMELESS: Final = msgspec.Raw(b'"null"')  # Mistral's word for no id
 _NO_ARGUMENTS: Final = msgspec.Raw(b'"{}"')
 
 
@@ -76,7 +77,7 @@ class Calls:
 
     def _named(self, call: Fields, number: int) -> bool:
         """Give the call an id and a type where it has none. The id is the same whenever the same request is sent."""
-        if call.get("id") == b'"null"':  # Mistral's word for none
+        if call.get("id") == _NAMELESS:
             call["id"] = NULL
         changed = fill(call, "id", f"call_{zlib.crc32(self._request.raw):08x}_{number}")
         return fill(call, "type", _FUNCTION if _FUNCTION in call else "custom") or changed
@@ -95,8 +96,8 @@ class Calls:
             if name in ("", call.name):
                 function.pop("name", None)
         piece["index"] = raw(call.number)
-        call.empty = call.empty and function.get("arguments", NULL) in EMPTY
         _spelled(function)
+        call.empty = call.empty and function.get("arguments", NULL) in EMPTY
         if function:
             piece[_FUNCTION] = raw(function)
         return before.keys() != piece.keys() or any(_differs(before[key], piece[key]) for key in before)
@@ -131,8 +132,8 @@ def _differs(before: msgspec.Raw, after: msgspec.Raw) -> bool:
 
 
 def _id(call: Fields) -> str:
-    id = text(call.get("id", NULL))
-    return "" if id == "null" else id
+    id = call.get("id", NULL)
+    return "" if id == _NAMELESS else text(id)
 
 
 def _function(call: Fields) -> Fields | None:

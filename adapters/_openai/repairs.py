@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from adapters._openai.calls import Calls
-from adapters._openai.opened import Fields, Opened, fill, raw
+from adapters._openai.opened import Fields, Opened, fill, raw, raw_object
 from adapters._openai.shape import EMPTY, NULL, UNREADABLE
 from proxy.wire import ChatRequest
 
@@ -141,7 +141,7 @@ def _blanks(opened: Opened, memory: Memory) -> bool:
     for said in opened.said:
         for field, key in (("function_call", "name"), ("audio", "id")):
             value = said.get(field, NULL)
-            if value not in EMPTY and not msgspec.json.decode(value).get(key):
+            if value not in EMPTY and raw_object.decode(value).get(key, NULL) in EMPTY:
                 del said[field]
                 changed = True
     return changed
@@ -156,7 +156,8 @@ def _silence(opened: Opened, memory: Memory) -> bool:
     return True
 
 
-CALLS: Final = Repair((b'"tool_calls"',), _calls)
+# The finish reason matters, too: calls are whole then.
+CALLS: Final = Repair((b'"tool_calls"', b'"finish_reason":"', b'"finish_reason": "'), _calls)
 SILENCE: Final = Repair((), _silence)
 # In this order: what fills in comes before what looks at it.
 QUIRKS: Final = {

@@ -1,13 +1,12 @@
 """The client's bytes for a provider: nothing changes but what that provider would refuse, ignore or not tell."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from adapters._openai.native import initiator
-from adapters._openai.opened import Fields, raw, raw_list, raw_object
+from adapters._openai.opened import Fields, raw_object
 from adapters._openai.repairs import REASONING
-from adapters._openai.shape import UNREADABLE
 from proxy import splice
 from proxy.adapter import Rendered, Target
 from proxy.wire import ChatRequest
@@ -18,6 +17,8 @@ LIMIT: Final = {
     "max_tokens": (b"max_completion_tokens", b"max_tokens"),
 }
 _OURS: Final = b"reasoning_content"
+_QUOTED: Final = b'"reasoning_content"'
+_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _encode: Final = msgspec.json.encode
 
 
@@ -49,17 +50,9 @@ def _ask_for_usage(body: bytes) -> bytes:
 
 def _own_reasoning(body: bytes, name: bytes) -> bytes:
     """Call the reasoning of earlier turns what the provider calls it: Groq refuses a name that is not its own."""
-    if splice.seek(body, b'"reasoning_content"') < 0:
+    member = splice.find(body, b"messages") if splice.seek(body, _QUOTED) >= 0 else None
+    if member is None:
         return body
-    member = splice.find(body, b"messages")
-    if member is None:  # the key is spelled so that only a decoder finds it
-        return body
-    try:
-        messages = raw_list.decode(body[member.value : member.end])
-    except UNREADABLE:
-        return body
-    renamed: list[Any] = [raw(message) for message in messages]
-    for place, message in enumerate(messages):
-        if "reasoning_content" in message:
-            renamed[place] = msgspec.Raw(splice.rename(bytes(renamed[place]), _OURS, name))
+    messages = _list.decode(body[member.value : member.end])
+    renamed = [msgspec.Raw(splice.rename(bytes(message), _OURS, name)) for message in messages]
     return body[: member.value] + _encode(renamed) + body[member.end :]
