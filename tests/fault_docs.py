@@ -1,0 +1,83 @@
+"""What the matrix saw, as the tables of docs/faults.md. `SIDECAR_WRITE_FAULTS=1` writes them there."""
+
+from pathlib import Path
+from typing import Final
+
+from tests.fault_matrix import DEVIATIONS, ROWS, SITUATIONS, SPECIAL
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "faults.md"
+# (row, what is looked at, language) -> what was seen. What is looked at: a situation, or "counts".
+SEEN: Final[dict[tuple[str, str, str], str]] = {}
+
+_HEAD: Final = (
+    "| the provider | complete | complete, fallback | stream | stream, fallback | then |\n|---|---|---|---|---|---|"
+)
+_DIFFERENT: Final = "| the provider | in | client sees |\n|---|---|---|"
+_GAPS: Final = "| the provider | in | should be | why it is not |\n|---|---|---|---|"
+_WHAT: Final = {"counts": "then", "asks": "requests at the provider"}
+
+
+def cells(id: str, language: str) -> list[str] | None:
+    """The cells of a row; None when the run has not seen them all."""
+    found = [SEEN.get((id, what, language)) for what in (*SITUATIONS, "counts")]
+    return None if None in found else [str(cell) for cell in found]
+
+
+def table() -> list[str]:
+    """The rows that were seen, in OpenAI's language."""
+    lines = []
+    for row in (*ROWS, *SPECIAL):
+        if (found := cells(row.id, "openai")) is not None:
+            complete, complete_b, stream, stream_b, counts = found
+            fallbacks = ["the same" if b == a else b for a, b in ((complete, complete_b), (stream, stream_b))]
+            shown = [
+                row.title,
+                complete,
+                fallbacks[0],
+                "the same" if stream == complete else stream,
+                fallbacks[1],
+                counts,
+            ]
+            lines.append(f"| {' | '.join(shown)} |")
+    return lines
+
+
+def differences() -> list[str]:
+    """Where a provider that speaks Anthropic's language is told otherwise."""
+    lines = []
+    for row in ROWS:
+        both = cells(row.id, "openai"), cells(row.id, "anthropic")
+        if both[0] is not None and both[1] is not None:
+            for what, one, other in zip((*SITUATIONS, "counts"), *both, strict=True):
+                if one != other:
+                    lines.append(f"| {row.title} | {what} | {other} |")
+    return lines
+
+
+def gaps() -> list[str]:
+    """What is not as it should be."""
+    rows = {row.id: row for row in ROWS}
+    lines = []
+    for (id, what), deviation in DEVIATIONS.items():
+        row = rows[id]
+        must = row.must(what, "openai") if what in SITUATIONS else str(getattr(row, what))
+        lines.append(f"| {row.title} | {_WHAT.get(what, what)} | {must} | {deviation.why} |")
+    return lines
+
+
+def page() -> str:
+    """The generated part of the page."""
+    return "\n".join([
+        _HEAD, *table(), "",
+        "Providers that speak Anthropic's language, where that makes a difference:", "",
+        _DIFFERENT, *differences(), "",
+        "Not yet as it should be; the table above shows what comes today:", "",
+        _GAPS, *gaps(),
+    ])  # fmt: skip
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """The page before, within and behind the marks."""
+    before, _, rest = text.partition("<!-- faults -->\n")
+    within, _, behind = rest.partition("\n<!-- /faults -->")
+    return f"{before}<!-- faults -->\n", within, f"\n<!-- /faults -->{behind}"
