@@ -55,9 +55,9 @@ class Stage(NamedTuple):
         return next(state for name, state in got.json["upstreams"].items() if name.startswith("a/"))
 
 
-def asked(*, stream: bool, prompt: str = PROMPT) -> bytes:
+def asked(*, stream: bool, prompt: str = PROMPT, model: str = "test") -> bytes:
     """The client's request."""
-    body = {"model": "test", "stream": stream, "messages": [{"role": "user", "content": prompt}]}
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
     return request(json.dumps(body).encode(), f"authorization: Bearer {CLIENT_KEY}")
 
 

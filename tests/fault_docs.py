@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from tests.fault_matrix import DEVIATIONS, ROWS, SITUATIONS, SPECIAL
+from tests.fault_matrix import DEVIATIONS, NOT_SO, ROWS, SITUATIONS, SPECIAL
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "faults.md"
-# (row, what is looked at, language) -> what was seen. What is looked at: a situation, or "counts".
+# (row, what is looked at, language) -> what was seen. What is looked at: a situation, or "then".
 SEEN: Final[dict[tuple[str, str, str], str]] = {}
 
 _HEAD: Final = (
@@ -19,7 +19,8 @@ _WHAT: Final = {"counts": "then", "asks": "requests at the provider"}
 
 def cells(id: str, language: str) -> list[str] | None:
     """The cells of a row; None when the run has not seen them all."""
-    found = [SEEN.get((id, what, language)) for what in (*SITUATIONS, "counts")]
+    never = {what for row in SPECIAL if row.id == id for what in SITUATIONS if row.must(what) == NOT_SO}
+    found = [NOT_SO if what in never else SEEN.get((id, what, language)) for what in (*SITUATIONS, "then")]
     return None if None in found else [str(cell) for cell in found]
 
 
@@ -46,23 +47,28 @@ def differences() -> list[str]:
     """Where a provider that speaks Anthropic's language is told otherwise."""
     lines = []
     for row in ROWS:
-        both = cells(row.id, "openai"), cells(row.id, "anthropic")
-        if both[0] is not None and both[1] is not None:
-            for what, one, other in zip((*SITUATIONS, "counts"), *both, strict=True):
-                if one != other:
-                    lines.append(f"| {row.title} | {what} | {other} |")
+        one, other = cells(row.id, "openai") or [], cells(row.id, "anthropic") or []
+        where: dict[str, list[str]] = {}
+        for what, here, there in zip(SITUATIONS, one, other, strict=False):
+            if here != there:
+                where.setdefault(there, []).append(what)
+        lines += [f"| {row.title} | {_all(whats)} | {there} |" for there, whats in where.items()]
     return lines
 
 
 def gaps() -> list[str]:
     """What is not as it should be."""
     rows = {row.id: row for row in ROWS}
-    lines = []
+    where: dict[tuple[str, str, str], list[str]] = {}
     for (id, what), deviation in DEVIATIONS.items():
         row = rows[id]
         must = row.must(what, "openai") if what in SITUATIONS else str(getattr(row, what))
-        lines.append(f"| {row.title} | {_WHAT.get(what, what)} | {must} | {deviation.why} |")
-    return lines
+        where.setdefault((row.title, must, deviation.why), []).append(_WHAT.get(what, what))
+    return [f"| {title} | {_all(whats)} | {must} | {why} |" for (title, must, why), whats in where.items()]
+
+
+def _all(whats: list[str]) -> str:
+    return "all" if whats == list(SITUATIONS) else " and ".join(whats)
 
 
 def page() -> str:

@@ -5,7 +5,6 @@ It also writes docs/faults.md: `SIDECAR_WRITE_FAULTS=1 python -m pytest tests/te
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,8 @@ from tests import fault_docs
 from tests.conftest import Got, Wire, until
 from tests.fault_cells import (
     ANSWER,
+    CLIENT_KEY,
+    KEY,
     LANGUAGES,
     OTHER,
     PROMPT,
@@ -33,7 +34,8 @@ from tests.fault_cells import (
     stage,
 )
 from tests.fault_docs import SEEN
-from tests.fault_matrix import DEVIATIONS, ROWS, SITUATIONS, SPECIAL, Row
+from tests.fault_matrix import DEVIATIONS, LEFT, ROWS, SITUATIONS, SPECIAL, STALLED, Row
+from tests.served import served
 
 CELLS = [
     pytest.param(row, situation, language, id=f"{row.id} {row.title}-{situation}-{language}")
@@ -54,10 +56,12 @@ def leaks(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -
 def check(row: Row, what: str, found: str, must: str) -> bool:
     """Fail unless `found` is what must be, or what the list of deviations says. Returns False for a deviation."""
     deviation = DEVIATIONS.get((row.id, what))
+    # How long "rests" is may be left open.
+    holds = found == must or (must == "rests" and found.startswith(must))
     if deviation is None:
-        assert found == must
+        assert holds, (found, must)
         return True
-    assert found != must, f"{row.id} {what} is as it should be now: strike it off DEVIATIONS"
+    assert not holds, f"{row.id} {what} is as it should be now: strike it off DEVIATIONS"
     assert found == deviation.comes
     return False
 
@@ -68,15 +72,15 @@ async def play(tmp_path: Path, leaks: Leaks, row: Row, language: str, *, fallbac
     async with Slammed() as slammed:
         url = row.url.replace("{slammed}", f"http://127.0.0.1:{slammed.port}/v1")
         async with stage(
-            tmp_path, leaks, row.model, language=language, fallback=fallback, url=url, timeouts=row.timeouts
+            tmp_path, leaks, row.model, language=language, fallback=fallback, url=url, timeouts={"total": row.total_s}
         ) as running:
             yield running
 
 
 @pytest.mark.parametrize(("row", "situation", "language"), CELLS)
 async def test_a_cell(tmp_path: Path, leaks: Leaks, row: Row, situation: str, language: str) -> None:
-    """A client sees what the matrix says, in time; nobody was asked who should not be, nobody more often than he should;
-    every attempt is in the books.
+    """A client sees what the matrix says, in time; whoever was asked was asked as often as it says, and it is all in
+    the books.
     """
     stream, fallback = situation.startswith("stream"), situation.endswith("fallback")
     prompt = PROMPT + " x" * 4_000_000 if row.large else PROMPT
@@ -96,7 +100,7 @@ async def test_a_cell(tmp_path: Path, leaks: Leaks, row: Row, situation: str, la
         if not fallback:
             check(row, "asks", str(running.a.requests), str(row.asks))
         counts = counted(await running.state())
-        SEEN.setdefault((row.id, "counts", language), counts)
+        SEEN.setdefault((row.id, "then", language), counts)
         if as_it_should:
             check(row, "counts", counts, row.counts) if found != ANSWER else check_blameless(counts)
 
@@ -125,7 +129,7 @@ def note(id: str, found: str, *, fallback: bool, stream: bool) -> None:
     situation = SITUATIONS[2 * stream + fallback]
     row = next(row for row in SPECIAL if row.id == id)
     SEEN[id, situation, "openai"] = found
-    SEEN[id, "counts", "openai"] = row.counts
+    SEEN[id, "then", "openai"] = row.counts
     assert found == row.must(situation)
 
 
@@ -161,7 +165,7 @@ async def test_a_client_that_leaves(
         assert running.a.requests == (when != "sending")
         assert [line["status"] for line in running.sidecar.log("request")] == [499] * (when != "sending")
         assert running.sidecar.log("attempt_failed") == []
-    note("F33", "nothing any more; the provider is let go of within a second", fallback=fallback, stream=stream)
+    note("F33", LEFT, fallback=fallback, stream=stream)
 
 
 def leave(wire: Wire, how: str) -> None:
@@ -177,24 +181,40 @@ def leave(wire: Wire, how: str) -> None:
 
 
 @fallbacks
+async def test_a_huge_answer_is_refused(tmp_path: Path, leaks: Leaks, fallback: bool) -> None:
+    """F23: a complete answer has to be held in memory, so it must not be larger than 32 MiB."""
+    async with stage(tmp_path, leaks, "fault/huge", fallback=fallback) as running:
+        note("F23a", seen(await running.ask(stream=False), "fault/huge"), fallback=fallback, stream=False)
+        assert counted(await running.state()) == "counts"
+
+
+@fallbacks
 async def test_a_huge_stream_passes(tmp_path: Path, leaks: Leaks, fallback: bool) -> None:
     """F23: 100 MB of events go by; the sidecar holds almost nothing of them."""
     async with stage(tmp_path, leaks, "fault/huge", fallback=fallback, timeouts={"total": 60.0}) as running:
         with served("--policies", str(tmp_path), SIDECAR_API_KEYS=CLIENT_KEY, KEY=KEY) as process:
             async with running.sidecar.connect(process.address) as wire:
-                await drink(wire, "echo")
-                before_mb = rss_mb(process.process.pid, "VmRSS")
+                await drink(wire, "b/echo")
+                memory = Path(f"/proc/{process.process.pid}")
+                (memory / "clear_refs").write_text("5")  # forget the highest so far
+                before_mb = highest_mb(memory)
                 size, end = await drink(wire, "test")
-                grown_mb = rss_mb(process.process.pid, "VmHWM") - before_mb
+                grown_mb = highest_mb(memory) - before_mb
         assert size > 100 << 20
         assert end.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         assert grown_mb < 16
     note("F23a", ANSWER, fallback=fallback, stream=True)
 
 
+def highest_mb(process: Path) -> float:
+    """The most memory that a process has had."""
+    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
 async def drink(wire: Wire, model: str) -> tuple[int, bytes]:
     """Read a chunked stream as it comes, without keeping it: its size and its end."""
-    wire.writer.write(asked(stream=True).replace(b'"test"', b'"%b"' % model.encode()))
+    wire.writer.write(asked(stream=True, model=model))
     size, end = 0, b""
     async with asyncio.timeout(30):
         while not end.endswith(b"\r\n0\r\n\r\n"):
@@ -203,3 +223,73 @@ async def drink(wire: Wire, model: str) -> tuple[int, bytes]:
             size += len(data)
             end = (end + data)[-64:]
     return size, end
+
+
+@fallbacks
+async def test_a_client_that_does_not_read(tmp_path: Path, leaks: Leaks, fallback: bool) -> None:
+    """F34: it is cut off, the provider let go of and not blamed, and nobody else is asked."""
+    async with stage(tmp_path, leaks, "fault/huge", fallback=fallback) as running:
+        doors = running.sidecar.app.sidecar
+        hasty = Server(doors.handle, doors.note, stall_s=0.3)
+        listener = Listener("127.0.0.1", 0, hasty)
+        async with running.sidecar.connect(listener.address) as wire:
+            wire.writer.write(asked(stream=True))
+            await until(lambda: running.a.requests == 1)
+            timer = Timer()
+            await asyncio.wait_for(running.a.idle.wait(), 5)
+            timer.check(0.2, 2)
+        listener.close()
+        await hasty.shutdown(0.1)
+        await until(lambda: running.sidecar.log("request") != [])
+        assert (await running.state())["errors"] == running.b.requests == 0
+        assert [line["status"] for line in running.sidecar.log("request")] == [499]
+    note("F34", STALLED, fallback=fallback, stream=True)
+
+
+@both
+async def test_when_all_fail(tmp_path: Path, leaks: Leaks, stream: bool) -> None:
+    """F35: the client gets the last fault, with a list of all of them, and is told not to try again."""
+    async with stage(tmp_path, leaks, "fault/429", fallback=True, other="fault/500") as running:
+        got = await running.ask(stream=stream)
+        listed = [(one["upstream"], one["kind"], one["code"]) for one in got.error["metadata"]["attempts"]]
+        assert listed == [
+            ("a/fault/429", "rate_limit", "rate_limit_exceeded"),
+            ("b/fault/500", "unavailable", "server_error"),
+        ]
+        assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (1, 1, "2")
+        assert [line.get("next") for line in running.sidecar.log("attempt_failed")] == ["b/fault/500", None]
+    note("F35", seen(got, ""), fallback=True, stream=stream)
+
+
+@both
+@fallbacks
+async def test_when_everybody_rests(tmp_path: Path, leaks: Leaks, stream: bool, fallback: bool) -> None:
+    """F36: whoever has failed too often is not asked: 503 at once, with the time of the next try."""
+    async with stage(tmp_path, leaks, "fault/500", fallback=fallback, other="fault/500") as running:
+        while (await running.state())["resting_s"] == 0:
+            await running.ask(stream=stream)
+        before = running.a.requests, running.b.requests
+        timer = Timer()
+        got = await running.ask(stream=stream)
+        timer.check(0, 0.1)
+        assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (*before, "0")
+        assert got.headers["retry-after"] in ("1", "2")
+        got.headers["retry-after"] = "1"
+    note("F36", seen(got, ""), fallback=fallback, stream=stream)
+
+
+# ---- docs/faults.md ---------------------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_was_seen() -> None:
+    """docs/faults.md has the rows that this run saw, as it saw them."""
+    before, within, behind = fault_docs.split(fault_docs.PAGE.read_text())
+    rows, listed = fault_docs.table(), set(within.splitlines())
+    whole = len(rows) == len(ROWS) + len(SPECIAL)
+    if os.environ.get("SIDECAR_WRITE_FAULTS"):
+        assert whole, "run all of the matrix to write the page"
+        fault_docs.PAGE.write_text(before + fault_docs.page() + behind)
+    elif whole:
+        assert within == fault_docs.page()
+    else:
+        assert set(rows) <= listed
