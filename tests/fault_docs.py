@@ -29,18 +29,14 @@ def table() -> list[str]:
     lines = []
     for row in (*ROWS, *SPECIAL):
         if (found := cells(row.id, "openai")) is not None:
-            complete, complete_b, stream, stream_b, counts = found
-            fallbacks = ["the same" if b == a else b for a, b in ((complete, complete_b), (stream, stream_b))]
-            shown = [
-                row.title,
-                complete,
-                fallbacks[0],
-                "the same" if stream == complete else stream,
-                fallbacks[1],
-                counts,
-            ]
-            lines.append(f"| {' | '.join(shown)} |")
+            complete, complete_b, stream, stream_b, then = found
+            cols = [complete, _like(complete_b, complete), _like(stream, complete), _like(stream_b, stream), then]
+            lines.append(f"| {' | '.join([row.title, *cols])} |")
     return lines
+
+
+def _like(cell: str, other: str) -> str:
+    return "the same" if cell == other != NOT_SO else cell
 
 
 def differences() -> list[str]:
