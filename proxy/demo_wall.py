@@ -39,8 +39,8 @@ class _Request(NamedTuple):
 
 
 class Wall:
-    """`base_url` is empty until it is started. `requests` counts what came, `open` is how many are connected,
-    `idle` is set while nobody is.
+    """`base_url` is empty until it is started. `requests` counts what came, `in_flight` what is being played,
+    `open` is how many are connected, `idle` is set while nobody is.
 
     `note` is called with a line for each request.
     """
@@ -49,6 +49,7 @@ class Wall:
         self.name = name
         self.base_url = ""
         self.requests = 0
+        self.in_flight = 0
         self.open = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -102,8 +103,12 @@ class Wall:
         while True:
             head = first + await reader.readuntil(b"\r\n\r\n")
             self.requests += 1
-            if not await self._answer(_parse_head(head), reader, writer, reused=reused):
-                return
+            self.in_flight += 1
+            try:
+                if not await self._answer(_parse_head(head), reader, writer, reused=reused):
+                    return
+            finally:
+                self.in_flight -= 1
             first, reused = b"", True
 
     async def _answer(

@@ -32,9 +32,9 @@ def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, Any]:
 def main() -> None:
     """Ask for everything, in turn."""
     print(json.dumps({"version": openai.__version__}), flush=True)
-    for model, stream, retries in json.loads(sys.argv[1]):
-        with OpenAI(max_retries=retries) as client:
-            print(json.dumps(ask(client, model, stream=stream)), flush=True)
+    with OpenAI() as client:
+        for model, stream, retries in json.loads(sys.argv[1]):
+            print(json.dumps(ask(client.with_options(max_retries=retries), model, stream=stream)), flush=True)
 
 
 if __name__ == "__main__":
