@@ -16,6 +16,7 @@ from proxy.demo_faults import PREFIX
 from proxy.demo_plays import Scene
 from proxy.demo_words import LANGUAGES
 from proxy.errors import ClientError, ProxyError
+from proxy.log import plain
 
 # The first byte of a TLS handshake, and the alert that ends one.
 _TLS: Final = b"\x16"
@@ -118,11 +119,11 @@ class Wall:
         try:
             scene = await self._scene(request, reader, reused=reused)
         except ClientError as error:
-            self._note(f"refused: {error.message}")
+            self._note(plain(f"refused: {error.message}"))
             writer.write(_refused(error))
             return True
         mode = "stream" if scene.words.stream else "complete"
-        self._note(f"{request.path} {mode} {scene.model}")
+        self._note(plain(f"{request.path} {mode} {scene.model}"))
         play = demo_plays.play(scene)
         await demo_plays.perform(play, writer)
         if play.then == "hang":
@@ -135,7 +136,10 @@ class Wall:
 
     async def _scene(self, request: _Request, reader: asyncio.StreamReader, *, reused: bool) -> Scene:
         """Read the body, or as much of it as the fault wants, and return who plays what. Raises ClientError."""
-        size = int(request.headers.get("content-length", "0"))
+        length = request.headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            raise ClientError("a request needs a content-length")
+        size = int(length)
         body = await reader.readexactly(min(size, _GLANCE))
         found = _MODEL.search(body)
         model = found[1].decode(errors="replace") if found else ""

@@ -185,6 +185,7 @@ async def test_a_tls_handshake_fails(wall: Wall) -> None:
         (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n[]", 400),
         (b"POST /v1/messages HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", 400),
         (b"GET /v1/models HTTP/1.1\r\n\r\n", 404),
+        (b"POST /v1/messages HTTP/1.1\r\ncontent-length: many\r\n\r\n", 400),
     ],
 )
 async def test_a_wrong_request_is_refused(wall: Wall, data: bytes, status: int) -> None:
