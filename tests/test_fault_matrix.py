@@ -278,6 +278,33 @@ async def test_when_everybody_rests(tmp_path: Path, leaks: Leaks, stream: bool, 
     note("F36", seen(got, ""), fallback=fallback, stream=stream)
 
 
+@pytest.mark.xfail(strict=True, reason="a connection is kept although half of the last request is still to be sent")
+async def test_an_early_answer_leaves_no_half_request_behind(tmp_path: Path, leaks: Leaks) -> None:
+    """F30: who answers early and reads no further keeps that connection; the next request goes over another."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"error":{"message":"no","type":"invalid_request_error","param":null,"code":"early"}}'
+        writer.write(b"HTTP/1.1 400 X\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writers.append(writer)
+
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        async with stage(tmp_path, leaks, "m", url=url) as running:
+            large = await running.ask(stream=False, prompt="x" * 16_000_000)
+            small = await running.ask(stream=False)
+            assert (seen(large, ""), seen(small, "")) == ("400 `early`", "400 `early`")
+            for writer in writers:
+                writer.close()
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
 # ---- docs/faults.md ---------------------------------------------------------------------------------------------
 
 
