@@ -7,7 +7,7 @@ A provider is a row in `catalog.toml` that names an adapter; `Target` is what th
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -24,16 +24,20 @@ class Target(msgspec.Struct, frozen=True):
     max_output: int | None = None
 
 
-class Rendered(NamedTuple):
-    """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out."""
+class Rendered(msgspec.Struct, frozen=True):
+    """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out.
+
+    `json_lines` says that a streamed answer is JSON lines: its first byte does not make it a whole answer.
+    """
 
     path: str
     body: bytes
     headers: Mapping[str, str]
     dropped: tuple[str, ...] = ()
+    json_lines: bool = False
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """A complete answer as the client gets it. `usage` is None when the upstream did not report any."""
 
     body: bytes

@@ -175,7 +175,9 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
     if found in (QuotaError, RateLimitError, OverloadedError, NotFoundError, ContextLengthError):
         return found(text, retry_after_s=wait_s, param=fault.param)
     if found is AuthError:
-        return AuthError(f"the upstream refused the sidecar's key (status {status}): {text}")
+        refused = AuthError(f"the upstream refused the sidecar's key (status {status}): {text}")
+        refused.everywhere = status != 403 and fault.type != "permission_error"
+        return refused
     if found is UpstreamTimeoutError:
         return UpstreamTimeoutError(text, retry_after_s=wait_s)
     if found is UnavailableError:
@@ -228,5 +230,5 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
         return max(0.0, (until - parsedate_to_datetime(headers.get("date", ""))).total_seconds()) or None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # no date, one without a zone, a year of twenty digits
         return None

@@ -8,11 +8,14 @@ would have read alike (`tests/test_framing.py` holds them side by side). Format:
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 # aiohttp's own limit for a line; no usual head is as long as this in all.
 _MAX_HEAD: Final = 8190
-_HEAD: Final = re.compile(rb"HTTP/1\.1 200 [ -~]*+\r\n(?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t -~]*+\r\n)++\r\n")
+# No tabs: one range of bytes is looked up in half the time of two.
+_HEAD: Final = re.compile(rb"HTTP/1\.1 200 [ -~]*+\r\n(?:[!#-'*+\-.0-9A-Z^-z|~]++:[ -~]*+\r\n)++\r\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 # A size line that is not whole yet is at most this long.
 _PART_OF_SIZE: Final = 9
@@ -40,7 +43,7 @@ class BrokenError(Exception):
         self.pieces = pieces
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """`size` in bytes, the blank line included; `length` of the body in bytes, None for chunked."""
 
     size: int
@@ -53,11 +56,14 @@ def read_head(data: bytes) -> Head | None:
     match = _HEAD.match(data)
     if match is None or match.end() > _MAX_HEAD:
         return None
-    # Plain searches: one expression over all these names took longer.
     head = match.group().lower()
-    if b"\r\ncontent-encoding:" in head or b"\r\nupgrade:" in head or head.count(_CRLF) > _MAX_LINES:
+    if head.count(_CRLF) > _MAX_LINES:
         return None
-    if b"\r\nproxy-connection:" in head or b"\r\nsec-websocket-key1:" in head:  # which aiohttp heeds
+    # Plain searches: one expression over all these names took longer. `find`, because `in` first takes what it looks
+    # for to be a number, and makes an error of it that nobody sees: twice the price.
+    if head.find(b"\r\ncontent-encoding:") >= 0 or head.find(b"\r\nupgrade:") >= 0:
+        return None
+    if head.find(b"\r\nproxy-connection:") >= 0 or head.find(b"\r\nsec-websocket-key1:") >= 0:  # aiohttp heeds them
         return None
     length, coding = _value(head, b"\r\ncontent-length:"), _value(head, b"\r\ntransfer-encoding:")
     connection = _value(head, b"\r\nconnection:")

@@ -10,8 +10,9 @@ Heads hold keys, so only a salted digest of each is kept; the salt is drawn anew
 
 from hashlib import sha256
 from secrets import token_bytes
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
+import msgspec
 from aiohttp import web
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ _LENGTH: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _MAX_DIGITS: Final = 9
 
 
-class Key(NamedTuple):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """Which head it is, where its body starts, and the body's `length` in bytes."""
 
     digest: bytes

@@ -126,6 +126,10 @@ class Link(BaseProtocol):
             await self._wait()
         return self._take()
 
+    def rest(self) -> bytes | None:
+        """Return all that is left of a usual answer when it has come in to its end; None when it has not."""
+        return self._take() if self._ended and self._parts else None
+
     async def pour(self, sink: Callable[[bytes], bool], idle_s: float, deadline: float) -> None:
         """Hand the body to `sink` as it comes, b"" at its end, until it returns False. Raises like `read`; LateError
         after `idle_s` without a byte, and past `deadline`.

@@ -13,7 +13,9 @@ prices by the same number changes nothing. When all are equal every part is 0; n
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from proxy.policy import Policy, Weights
 from proxy.routes import Route
@@ -25,7 +27,7 @@ _UNKNOWN: Final = float("inf")
 RANKED_S: Final = 0.05
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """What a decision needs to know of a request. `tokens` is the estimated input, `now` monotonic seconds."""
 
     now: float
@@ -34,7 +36,7 @@ class Ask(NamedTuple):
     needs: frozenset[str] = frozenset()
 
 
-class Scored(NamedTuple):
+class Scored(msgspec.Struct, frozen=True):
     """One candidate; `parts` are named by PARTS[strategy]. Unknown numbers are infinite."""
 
     upstream: Upstream
@@ -42,7 +44,7 @@ class Scored(NamedTuple):
     parts: tuple[float, ...]
 
 
-class Excluded(NamedTuple):
+class Excluded(msgspec.Struct, frozen=True):
     """A candidate that may not be asked, and why in words."""
 
     upstream: Upstream
@@ -50,7 +52,7 @@ class Excluded(NamedTuple):
     reason: str
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """`order` best first, with its numbers; `chain` is whom to ask, in turn; `excluded` who may not be asked."""
 
     order: list[Scored]
@@ -58,7 +60,7 @@ class Decision(NamedTuple):
     excluded: list[Excluded]
 
 
-class Ranked(NamedTuple):
+class Ranked(msgspec.Struct, frozen=True):
     """A decision that is kept; `errors` are the failures of its `first` choice when it was made."""
 
     decision: Decision
@@ -88,6 +90,8 @@ def decide(route: Route, strategy: str, ask: Ask) -> Decision:
 def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
     """Return what `decide` does or did: a decision serves all alike requests for RANKED_S, until its first choice may
     not be asked or has failed. Ranking three upstreams for every request was a tenth of its price.
+
+    While its first choice comes back from an outage a decision serves once: chance decides who is asked first.
     """
     alike = (strategy, ask.stream, ask.needs)
     kept: Ranked | None = route.ranked.get(alike)
@@ -96,9 +100,14 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
         if first.live.stats.errors == kept.errors and judge_now(first, ask) is None:
             return kept.decision
     decision = decide(route, strategy, ask)
-    if decision.chain:
-        first = decision.chain[0]
+    chain = decision.chain
+    if not chain:
+        return decision
+    first = chain[0]
+    if not first.live.breaker.ramps(ask.now):
         route.ranked[alike] = Ranked(decision, first, first.live.stats.errors, ask.now + RANKED_S)
+    elif len(chain) > 1 and first.live.breaker.yields(ask.now):
+        chain[:2] = chain[1], first
     return decision
 
 
@@ -120,9 +129,9 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
 
 def judge_now(upstream: Upstream, ask: Ask) -> Excluded | None:
     """Return why `upstream` may not be asked at this moment, though it may at others; None when it may."""
-    resting = upstream.live.refuses(ask.now)
-    if resting is not None:
-        return Excluded(upstream, "rest", resting)
+    rest = upstream.rest(ask.now)
+    if rest is not None:
+        return Excluded(upstream, "rest", rest.reason(ask.now))
     full = upstream.provider.gate.refuses(ask.tokens)
     return None if full is None else Excluded(upstream, "limit", full)
 

@@ -6,7 +6,9 @@ line never came is delivered at the end (`close`), because some servers forget i
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from proxy.errors import UnavailableError
 
@@ -15,7 +17,7 @@ MAX_EVENT: Final = 1 << 20
 DONE: Final = b"data: [DONE]\n\n"
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """`name` is empty for a plain `data:` event; `data` is never empty."""
 
     name: bytes
@@ -24,7 +26,7 @@ class Event(NamedTuple):
 
 def frame(data: bytes) -> bytes:
     """Return `data` as one event; line ends inside it become further `data:` lines."""
-    if b"\n" in data:
+    if data.find(b"\n") >= 0:
         data = data.replace(b"\n", b"\ndata: ")
     return b"data: " + data + b"\n\n"
 
@@ -54,7 +56,7 @@ class Decoder:
                 return []
             buffer = buffer.removeprefix(b"\xef\xbb\xbf")
             self._start = False
-        if b"\r" in buffer:
+        if buffer.find(b"\r") >= 0:
             # A CR at the very end may be half of a CRLF: keep it until the next byte is known.
             held = buffer.endswith(b"\r")
             body = buffer[:-1] if held else buffer

@@ -9,6 +9,9 @@ from typing import Final
 
 # Old samples lose half their weight in five minutes: longer than a provider's hiccup, shorter than its incidents.
 HALF_LIFE_S: Final = 300.0
+# Weights halve in steps of this: the power costs more than all the rest of an `add`, and half a percent of a half-life
+# changes no mean.
+_STEP_S: Final = 1.0
 # A prior counts as much as this many samples, and live samples never count for more than MAX_WEIGHT of them, so that
 # a change shows within tens of requests however busy the upstream was before.
 PRIOR_WEIGHT: Final = 3.0
@@ -16,7 +19,8 @@ MAX_WEIGHT: Final = 30.0
 # The latency of an upstream that nobody has measured and whose catalog row is silent.
 DEFAULT_P50_MS: Final = 1000.0
 DEFAULT_P99_MS: Final = 5000.0
-# The 99th percentile of a normal distribution lies this many standard deviations above its middle.
+# The 95th and 99th percentiles of a normal distribution lie this many standard deviations above its middle.
+_Z95: Final = 1.645
 _Z99: Final = 2.326
 
 
@@ -33,13 +37,19 @@ class Decayed:
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
-        keep = self.fade(now)
-        if self.weight * keep > MAX_WEIGHT - 1.0:
-            keep = (MAX_WEIGHT - 1.0) / self.weight
-        self.weight = self.weight * keep + 1.0
-        self.total = self.total * keep + value
-        self.square = self.square * keep + value * value
-        self._at = now
+        if now - self._at > _STEP_S:
+            self._keep(self.fade(now))
+            self._at = now
+        if self.weight > MAX_WEIGHT - 1.0:
+            self._keep((MAX_WEIGHT - 1.0) / self.weight)
+        self.weight += 1.0
+        self.total += value
+        self.square += value * value
+
+    def _keep(self, share: float) -> None:
+        self.weight *= share
+        self.total *= share
+        self.square *= share
 
     def fade(self, now: float) -> float:
         """Return what is left of the sums at `now`, 0 to 1."""
@@ -74,12 +84,19 @@ class LatencySketch:
         """Return the median in ms."""
         return exp(self._logs.mean(now, self._prior_mean))
 
+    def p95(self, now: float) -> float:
+        """Return the 95th percentile in ms."""
+        return self._above(_Z95, now)
+
     def p99(self, now: float) -> float:
         """Return the 99th percentile in ms."""
+        return self._above(_Z99, now)
+
+    def _above(self, deviations: float, now: float) -> float:
         logs, left = self._logs, self._logs.fade(now)
         mean = logs.mean(now, self._prior_mean)
         square = (logs.square * left + self._prior_square * PRIOR_WEIGHT) / (logs.weight * left + PRIOR_WEIGHT)
-        return exp(mean + _Z99 * sqrt(max(0.0, square - mean * mean)))
+        return exp(mean + deviations * sqrt(max(0.0, square - mean * mean)))
 
 
 class Stats:

@@ -142,7 +142,7 @@ def _check_text(body: bytes) -> None:
     if not body.isascii():
         body.decode()
     # One look for any backslash first: most bodies have none.
-    if b"\\" in body and (splice.seek(body, b"\\ud") >= 0 or splice.seek(body, b"\\uD") >= 0):
+    if body.find(b"\\") >= 0 and (splice.seek(body, b"\\ud") >= 0 or splice.seek(body, b"\\uD") >= 0):
         _anything.decode(body)
 
 

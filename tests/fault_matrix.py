@@ -47,6 +47,11 @@ class Row(NamedTuple):
             return OTHER
         return _IN_ANTHROPIC.get(alone, alone) if language == "anthropic" else alone
 
+    def must_ask(self, situation: str, language: str) -> int:
+        """How many requests must reach the provider when nobody else can be asked: its own 5xx is tried once more."""
+        own = self.must(situation, language) in (_SERVER, "502 `server_error`")
+        return self.asks + own
+
 
 def broken(code: str) -> str:
     """What a client sees of a stream that fails after its first words."""
@@ -75,7 +80,7 @@ ROWS: Final = (
     Row("F4", "sends a head byte by byte, without end", "fault/dribble", _LATE, "counts", least_s=0.2),
     Row("F5", "429 with Retry-After", "fault/429", "429 `rate_limit_exceeded`, retry-after 1", "rests 1 s"),
     Row("F6", "429, credit used up", "fault/429-quota", "429 `insufficient_quota`", "rests 5 min"),
-    Row("F7", "500", "fault/500", _SERVER, "counts", asks=2),
+    Row("F7", "500", "fault/500", _SERVER, "counts"),
     Row("F8", "503 with Retry-After", "fault/503", f"{_OVERLOADED}, retry-after 1", "rests 1 s"),
     Row("F9", "529", "fault/529", _OVERLOADED, "counts"),
     Row("F10a", "401", "fault/401", _AUTH, "rests", falls=False),
@@ -252,8 +257,6 @@ class Deviation(NamedTuple):
     why: str
 
 
-_ONCE: Final = Deviation("1", "a 500 is not tried once more at the same provider")
-_NOT_PARKED: Final = Deviation("-", "a provider that refuses the key is asked again with the next request")
 _COUNTS: Final = Deviation("counts", "a provider that is set up wrongly counts as one that fails, and is not parked")
 _SPLIT: Final = (
     "in a chunked answer that aiohttp's parser reads, a packet that ends a chunk is taken for the end of all"
@@ -262,9 +265,6 @@ _HALF: Final = "half an event at the end of a stream counts as a bad event"
 
 # By row and what is looked at: a situation, "asks" or "counts".
 DEVIATIONS: Final[dict[tuple[str, str], Deviation]] = {
-    ("F7", "asks"): _ONCE,
-    ("F10a", "counts"): _NOT_PARKED,
-    ("F10b", "counts"): _NOT_PARKED,
     ("F14c", "stream"): Deviation(broken("upstream_invalid_event"), _HALF),
     ("F14c", "stream, fallback"): Deviation(broken("upstream_invalid_event"), _HALF),
     ("F14d", "stream"): Deviation("502 `upstream_invalid_event`", _HALF),

@@ -21,7 +21,7 @@ ODD = (
 def test_only_the_model_changes() -> None:
     """Everything else goes out byte for byte, unknown fields, numbers and nested "model" keys included."""
     assert sent(ODD) == ODD.replace(b'"model":"m", ', b'"model":"up", ', 1)
-    assert rendered(ODD)[0] == "/chat/completions"
+    assert rendered(ODD).path == "/chat/completions"
     assert (rendered(ODD).headers, rendered(ODD).dropped) == ({}, ())
 
 

@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.errors import RateLimitError, UnavailableError
@@ -206,7 +207,7 @@ def test_live_numbers_replace_the_prior() -> None:
     asked = route(quick, slow)
 
     assert order(decide(asked, "fastest", NOW)) == ["b/m", "a/m"]
-    assert order(decide(asked, "fastest", NOW._replace(stream=True))) == ["a/m", "b/m"]
+    assert order(decide(asked, "fastest", msgspec.structs.replace(NOW, stream=True))) == ["a/m", "b/m"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ async def test_who_may_not_be_asked_is_told_with_the_reason(
     """The others are asked; `explain` shows these words."""
     bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
     bad.provider.gate.enter(0)
-    ask = NOW._replace(needs=frozenset({"tools", "vision", "json_schema"}))
+    ask = msgspec.structs.replace(NOW, needs=frozenset({"tools", "vision", "json_schema"}))
 
     found = decide(route(bad, good, require=policy), "cheapest", ask)
 
@@ -238,7 +239,7 @@ def test_the_first_reason_counts() -> None:
     off = rest(upstream("a/m", off="no key", features=[]))
     lacking = rest(upstream("b/m", features=[]))
 
-    found = decide(route(off, lacking), "cheapest", NOW._replace(needs=frozenset({"tools"})))
+    found = decide(route(off, lacking), "cheapest", msgspec.structs.replace(NOW, needs=frozenset({"tools"})))
 
     assert {name: why for name, (why, _) in excluded(found).items()} == {"a/m": "off", "b/m": "needs"}
 
@@ -253,7 +254,7 @@ def test_a_success_rate_below_the_wish_excludes() -> None:
     found = decide(asked, "cheapest", NOW)
 
     assert excluded(found) == {"a/m": ("require", "success rate 0.33 is below 0.9")}
-    assert order(decide(asked, "cheapest", NOW._replace(now=10_000.0))) == ["a/m", "b/m"]
+    assert order(decide(asked, "cheapest", msgspec.structs.replace(NOW, now=10_000.0))) == ["a/m", "b/m"]
 
 
 def test_what_meets_the_wish_exactly_may_be_asked() -> None:
@@ -261,7 +262,7 @@ def test_what_meets_the_wish_exactly_may_be_asked() -> None:
     exact, silent = upstream("a/m", quality=6, features=["tools", "vision"]), upstream("b/m", quality=6)
     asked = route(exact, silent, require={"min_quality": 6, "min_success_rate": 1})
 
-    assert order(decide(asked, "quality", NOW._replace(needs=frozenset({"tools"})))) == ["a/m", "b/m"]
+    assert order(decide(asked, "quality", msgspec.structs.replace(NOW, needs=frozenset({"tools"})))) == ["a/m", "b/m"]
 
 
 def test_a_resting_upstream_is_left_out_until_its_time() -> None:
@@ -269,7 +270,7 @@ def test_a_resting_upstream_is_left_out_until_its_time() -> None:
     asked = route(rest(rated("a/m", 1), 30), rated("b/m", 2))
 
     assert excluded(decide(asked, "cheapest", NOW)) == {"a/m": ("rest", "resting 30.0 s more after rate_limit")}
-    assert order(decide(asked, "cheapest", NOW._replace(now=40.0))) == ["a/m", "b/m"]
+    assert order(decide(asked, "cheapest", msgspec.structs.replace(NOW, now=40.0))) == ["a/m", "b/m"]
 
 
 async def test_a_prompt_too_long_for_what_is_left_of_the_minute_goes_elsewhere() -> None:
@@ -278,8 +279,8 @@ async def test_a_prompt_too_long_for_what_is_left_of_the_minute_goes_elsewhere()
     limited.provider.gate.enter(60)
     asked = route(limited, upstream("b/m"))
 
-    assert chain(decide(asked, "cheapest", NOW._replace(tokens=80))) == ["b/m"]
-    assert chain(decide(asked, "cheapest", NOW._replace(tokens=20))) == ["a/m", "b/m"]
+    assert chain(decide(asked, "cheapest", msgspec.structs.replace(NOW, tokens=80))) == ["b/m"]
+    assert chain(decide(asked, "cheapest", msgspec.structs.replace(NOW, tokens=20))) == ["a/m", "b/m"]
 
 
 @pytest.mark.parametrize("strategy", NAMES)

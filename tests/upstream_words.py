@@ -11,7 +11,7 @@ from proxy.keys import Access
 from proxy.policy import Limits, ModelRow, Policy, ProviderRow
 from proxy.registry import Registry, build
 from proxy.routes import Route, bind
-from proxy.upstream import Gate, Live, MadeUp, Provider, Upstream, live_for
+from proxy.upstream import Gate, MadeUp, Provider, Upstream, live_for
 
 
 class Steady(Random):
@@ -25,21 +25,25 @@ class Steady(Random):
         return self._number
 
 
-def live(jitter: float = 0.0) -> Live:
-    return live_for(None, Steady(jitter))
-
-
 def provider(name: str = "a", *, off: str | None = None, keys: tuple[str, ...] = (), **fields: Any) -> Provider:
     row = msgspec.convert({"name": name, "base_url": "http://x", **fields}, ProviderRow)
     return Provider(row, adapter.load("openai"), Access("http://x", keys, "", off), Gate(row.limits), MadeUp(Steady()))
 
 
-def upstream(name: str, *, off: str | None = None, limits: dict[str, int] | None = None, **fields: Any) -> Upstream:
+def upstream(
+    name: str,
+    *,
+    off: str | None = None,
+    keys: tuple[str, ...] = (),
+    limits: dict[str, int] | None = None,
+    random: Random | None = None,
+    **fields: Any,
+) -> Upstream:
     """An upstream called "provider/id"; `fields` are those of a `[[model]]`."""
     owner, _, id = name.partition("/")
     row = msgspec.convert({"provider": owner, "id": id, **fields}, ModelRow)
     given = msgspec.to_builtins(msgspec.convert(limits or {}, Limits))
-    return Upstream(row, provider(owner, off=off, limits=given), live_for(row, Steady()))
+    return Upstream(row, provider(owner, off=off, keys=keys, limits=given), live_for(row, random or Steady()))
 
 
 def route(*upstreams: Upstream, **fields: Any) -> Route:
