@@ -19,6 +19,7 @@ from tests.conftest import Got, Wire, until
 from tests.fault_cells import (
     ANSWER,
     CLIENT_KEY,
+    HASTY,
     KEY,
     LANGUAGES,
     OTHER,
@@ -72,7 +73,13 @@ async def play(tmp_path: Path, leaks: Leaks, row: Row, language: str, *, fallbac
     async with Slammed() as slammed:
         url = row.url.replace("{slammed}", f"http://127.0.0.1:{slammed.port}/v1")
         async with stage(
-            tmp_path, leaks, row.model, language=language, fallback=fallback, url=url, timeouts={"total": row.total_s}
+            tmp_path,
+            leaks,
+            row.model,
+            language=language,
+            fallback=fallback,
+            url=url,
+            timeouts=(HASTY if row.least_s else {}) | {"total": row.total_s},
         ) as running:
             yield running
 
