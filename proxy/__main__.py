@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser("demo", help="see policies at work on built-in providers: no key, no network")
     demo.add_argument("--requests", type=int, default=300, help="how many requests to send (default 300)")
 
+    faults = verbs.add_parser(
+        "faults", help="run a provider that fails as you ask: try your app, or your sidecar, on it"
+    )
+    faults.add_argument("--port", type=_port, default=4140, help="port to bind, 0 for any free one (default 4140)")
+    faults.add_argument("--list", action="store_true", help="only print what it can do")
+
     run = verbs.add_parser("run", help="run a command with a sidecar beside it, and print the bill")
     _policies(run)
     run.add_argument("--demo", action="store_true", help="add the built-in demo providers")
