@@ -258,18 +258,9 @@ class Deviation(NamedTuple):
 
 
 _COUNTS: Final = Deviation("counts", "a provider that is set up wrongly counts as one that fails, and is not parked")
-_SPLIT: Final = (
-    "in a chunked answer that aiohttp's parser reads, a packet that ends a chunk is taken for the end of all"
-)
-_HALF: Final = "half an event at the end of a stream counts as a bad event"
 
 # By row and what is looked at: a situation, "asks" or "counts".
 DEVIATIONS: Final[dict[tuple[str, str], Deviation]] = {
-    ("F14c", "stream"): Deviation(broken("upstream_invalid_event"), _HALF),
-    ("F14c", "stream, fallback"): Deviation(broken("upstream_invalid_event"), _HALF),
-    ("F14d", "stream"): Deviation("502 `upstream_invalid_event`", _HALF),
-    ("F22a", "stream"): Deviation(_CUT, _SPLIT),
-    ("F22a", "stream, fallback"): Deviation(OTHER, _SPLIT),
     ("F25", "counts"): _COUNTS,
     ("F27", "counts"): _COUNTS,
 }

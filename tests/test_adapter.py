@@ -71,7 +71,7 @@ def test_half_an_event_at_the_end_was_cut(half: bytes) -> None:
     cut.feed(half)
     with pytest.raises(UnavailableError) as caught:
         cut.close()
-    assert caught.value.code == "upstream_invalid_event"
+    assert caught.value.code == "upstream_truncated"
 
     through.feed(b'data: {"choices":[{"finish_reason":"stop"}]}\n\n' + half)
 

@@ -291,7 +291,6 @@ async def test_when_everybody_rests(tmp_path: Path, leaks: Leaks, stream: bool, 
     note("F36", seen(got, ""), fallback=fallback, stream=stream)
 
 
-@pytest.mark.xfail(strict=True, reason="a connection is kept although half of the last request is still to be sent")
 async def test_an_early_answer_leaves_no_half_request_behind(tmp_path: Path, leaks: Leaks) -> None:
     """F30: who answers early and reads no further keeps that connection; the next request goes over another."""
 
