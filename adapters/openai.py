@@ -200,6 +200,8 @@ class _Stream:
 
 def _decode(body: bytes, code: str) -> _Body:
     try:
+        if not body.isascii():
+            body.decode()  # what the decoder skips is passed on, and must be text as well
         return _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnavailableError("the upstream's answer is not a chat completion", code=code) from None

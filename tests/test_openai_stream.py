@@ -215,7 +215,12 @@ def test_an_event_named_error_is_an_error() -> None:
     assert type(fault(parser(), wrapped)) is errors.RateLimitError
 
 
-@pytest.mark.parametrize("garbage", [b"{", b"Internal error", b'"text"', b"[]", b'{"choices":{}}', b"[" * 3000])
+NOT_UTF_8 = b'{"choices":[{"delta":{"content":"\xff"}}]}'
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"Internal error", b'"text"', b"[]", b'{"choices":{}}', b"[" * 3000, NOT_UTF_8]
+)
 def test_garbage_is_a_fault_and_not_forwarded(garbage: bytes) -> None:
     """What was whole before it is the client's; the end of the bytes does not excuse it."""
     assert fault(parser(), say("a") + b"data: " + garbage).code == "upstream_invalid_event"
