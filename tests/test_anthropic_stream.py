@@ -110,6 +110,17 @@ def test_usage_is_replaced_field_by_field() -> None:
     assert found[-1]["usage"]["total_tokens"] == 1115
 
 
+@pytest.mark.parametrize("count", [-1, 10**400, 1e300])
+def test_usage_that_nobody_can_have_is_unknown(count: float) -> None:
+    """Money is reckoned with it; the answer itself is not to blame."""
+    stream = parser(stream_options={"include_usage": True})
+
+    out = stream.feed(begin(input_tokens=1) + opened(0, text("x")) + end(output_tokens=count)) + stream.close()
+
+    assert stream.usage is None
+    assert [chunk["usage"] for chunk in chunks(out)] == [None] * 3
+
+
 def test_usage_is_told_only_when_asked_for() -> None:
     """A client that did not ask gets no chunk without choices; nor does one whose upstream told nothing."""
     unasked, untold = parser(), parser(stream_options={"include_usage": True})
