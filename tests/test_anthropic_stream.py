@@ -153,6 +153,17 @@ def test_finish_is_told_once() -> None:
     assert (out + stream.close()).count(b'"finish_reason":"stop"') == 1
 
 
+@pytest.mark.parametrize(("block", "finish"), [(text("x"), "stop"), (use(), "tool_calls")])
+def test_a_missing_reason_is_added(block: dict[str, str], finish: str) -> None:
+    """An answer that its sender calls whole never ends without a finish reason; in OpenAI's language neither."""
+    stream = parser()
+
+    out = stream.feed(begin() + opened(0, block) + event("message_stop")) + stream.close()
+
+    assert stream.finish == finish
+    assert chunks(out)[-1]["choices"][0]["finish_reason"] == finish
+
+
 def test_end_mark_of_another_language_is_tolerated() -> None:
     """Some gateways end Anthropic's streams with OpenAI's mark before or instead of its own."""
     stream = parser()
