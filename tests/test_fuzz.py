@@ -1,4 +1,4 @@
-"""Fuzzing in brief: all inputs that are kept, then changed ones, the same in every run. `loadtests.fuzz` runs for long."""
+"""Fuzzing in brief: all inputs that are kept, then changed ones, the same in every run. For long: `loadtests.fuzz`."""
 
 from random import Random
 

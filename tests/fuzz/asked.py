@@ -79,7 +79,10 @@ def check_sent(found: ChatRequest, pairs: Pairs, sent: Rendered, *, quirks: bool
 def rendered(data: bytes) -> bool:
     """Anthropic's adapter translates a request into valid JSON, or refuses it before anybody is asked."""
     found = decoded(data)
-    return found is not None and any([translated(anthropic.ADAPTER, found, target) for target in _CLAUDES])
+    if found is None:
+        return False
+    verdicts = [translated(anthropic.ADAPTER, found, target) for target in _CLAUDES]
+    return any(verdicts)
 
 
 def translated(adapter: Adapter, found: ChatRequest, target: Target) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
+Change = Callable[[bytes, Sequence[bytes], Random], bytes]
+
 _TOKEN: Final = re.compile(
     rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|\{[^{}]*\}|\[[^\[\]]*\]|-?\d+(?:\.\d+)?|\b(?:true|false|null)\b|[A-Za-z][\w-]*',
     re.DOTALL,
@@ -31,7 +33,8 @@ MAX_SIZE: Final = 20_000
 def mutate(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
     """Return `data` after one to four changes; `others` are inputs to take parts from. At most MAX_SIZE bytes."""
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
-        data = random.choice(_CHANGES)(data, others, random)
+        change = random.choice(_CHANGES)
+        data = change(data, others, random)
     return data[:MAX_SIZE]
 
 
@@ -57,7 +60,7 @@ def _some_token(data: bytes, random: Random) -> tuple[int, int]:
 def _member(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
     """Say one `"key": value` of an object again, or with another value, or under another key."""
     places = [match.end() for match in re.finditer(rb"\{", data)]
-    keys = re.findall(rb'"[^"\\\n]{1,30}"(?=\s*:)', data)
+    keys: list[bytes] = re.findall(rb'"[^"\\\n]{1,30}"(?=\s*:)', data)
     if not places or not keys:
         return _insert(data, others, random)
     at = random.choice(places)
@@ -106,6 +109,6 @@ def _graft(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
     return data[: random.randrange(len(data) + 1)] + other[random.randrange(len(other) + 1) :]
 
 
-_CHANGES: Final[tuple[Callable[[bytes, Sequence[bytes], Random], bytes], ...]] = (
+_CHANGES: Final[tuple[Change, ...]] = (
     _token, _token, _token, _move_token, _move_token, _member, _member, _line, _line, _flip, _insert, _cut, _graft,
 )  # fmt: skip
