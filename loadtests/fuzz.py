@@ -101,9 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}")
     plain = asked.plain or find_spec("atheris") is None
     fuzz = plainly if plain else by_coverage
-    print(f"{'random changes' if plain else 'atheris'}, {asked.seconds:g} s for each target, seed {asked.seed}\n")
-    results = {name: fuzz(name, asked.seconds, asked.seed) for name in asked.targets or TARGETS}
-    print(shown(results))
+    print(f"{'random changes' if plain else 'atheris'}, {asked.seconds:g} s for each target, seed {asked.seed}")
+    results = {}
+    for name in asked.targets or TARGETS:
+        results[name] = fuzz(name, asked.seconds, asked.seed)
+        print(f"{name}: {results[name].inputs} inputs, {results[name].broken} broken", flush=True)
+    print("\n" + shown(results))
     return 1 if any(result.broken for result in results.values()) else 0
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from tests.contract import corpus as recordings
 
-from . import answers, asked, corpus, files, streams
+from . import answers, asked, corpus, files, listener, streams
 from .mutate import mutate
 
 
@@ -47,6 +47,7 @@ TARGETS: Final[dict[str, Target]] = {
     "fault": Target(answers.fault, 1200, _recorded(_OPENAI, stream=False, ok=False)),
     "waiting": Target(answers.waiting, 10000),
     "directory": Target(files.directory, 500, files.shipped_files),
+    "client_bytes": Target(listener.client_bytes, 300, listener.seeds),
 }
 
 
