@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from .fuzz import corpus, strict
+from .fuzz.listener import check_let_in, parsed
 from .fuzz.mutate import MAX_SIZE, mutate
 from .fuzz.streams import Told, check_every_choice_ends, chunks_in
 from .fuzz.targets import TARGETS, mutated, seeds
@@ -75,3 +76,25 @@ def test_a_choice_without_an_end_is_noticed(data: bytes) -> None:
     """One of two is enough."""
     with pytest.raises(AssertionError):
         check_every_choice_ends([chunk.last() for chunk in strict.decode(data)])
+
+
+def test_another_request_let_in_is_noticed() -> None:
+    """One way may stop earlier; none may see what no other saw."""
+    check_let_in([b"a"], [b"a", b"b"], [])
+    with pytest.raises(AssertionError):
+        check_let_in([b"a", b"c"], [b"a", b"b"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"oops",
+        b"HTTP/1.1 400 X\r\nconnection: close\r\ncontent-length: 1\r\n\r\na" * 2,
+    ],
+)
+def test_half_an_answer_is_noticed(said: bytes) -> None:
+    """Nor may anything follow the last answer of a connection."""
+    with pytest.raises(AssertionError):
+        list(parsed(said))
