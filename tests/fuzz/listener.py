@@ -146,7 +146,7 @@ async def _said(pieces: list[bytes], *, lane: bool) -> tuple[list[Answer], int]:
     for piece in pieces:
         if not transport.closed:
             connection.data_received(piece)
-        await _turns(_TURNS if lane else 4)
+        await _turns(_TURNS)
     await _turns(_TURNS)
     answers = list(parsed(transport.said))
     connection.connection_lost(None)
