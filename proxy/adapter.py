@@ -25,12 +25,16 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out."""
+    """An upstream request: `path` is added to the provider's base URL; `dropped` are parameters left out.
+
+    `json_lines` says that a streamed answer is JSON lines: its first byte does not make it a whole answer.
+    """
 
     path: str
     body: bytes
     headers: Mapping[str, str]
     dropped: tuple[str, ...] = ()
+    json_lines: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """One try at one upstream, and the timers around it. An attempt is opened once and closed once, whatever happens."""
 
 from collections.abc import Callable
+from random import Random
 
 import msgspec
 
@@ -15,19 +16,20 @@ from proxy.wire import Usage
 
 
 class Tools(msgspec.Struct, frozen=True, eq=False):
-    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log."""
+    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance."""
 
     transport: Transport
     metrics: Metrics
     log: Log
     clock: Callable[[], float]
     wall: Callable[[], float]
+    random: Random = msgspec.field(default_factory=Random)
 
 
 class Attempt:
     """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "first_s", "rendered", "upstream", "usage", "usd")
+    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "first_s", "rendered", "upstream", "usage", "usd")
 
     def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
         self.upstream = upstream
@@ -38,11 +40,16 @@ class Attempt:
         self._tools = tools
         self._began = tools.clock()
         self._probe = upstream.live.begin()
+        self.credential = upstream.credential(self._began)
         self._open = True
 
     def speaks(self) -> None:
-        """Note the first event with content."""
-        self.first_s = self._tools.clock() - self._began
+        """Note the first event with content. It is a probe's answer: a stream may go on for ten minutes."""
+        now = self._tools.clock()
+        self.first_s = now - self._began
+        if self._probe:
+            self._probe = False
+            self.upstream.live.breaker.recovered(now)
 
     def close(self, error: BaseException | None) -> None:
         """Write the outcome down: None for an answer, UpstreamError for a fault, anything else for a client gone."""
@@ -54,12 +61,12 @@ class Attempt:
         live.end(probe=self._probe)
         self.upstream.provider.gate.leave()
         if error is None:
-            live.answered((now - self._began) * 1000, now)
+            live.answered((now - self._began) * 1000, now, probe=self._probe)
             if self.first_s is not None:
                 live.stats.first_token.add(self.first_s * 1000, now)
             metrics.attempts.add((label, "ok"))
         elif isinstance(error, UpstreamError):
-            live.failed(error, now)
+            self.upstream.failed(error, now, self.credential.key, probe=self._probe)
             metrics.attempts.add((label, error.kind))
         else:
             metrics.attempts.add((label, "cancelled"))

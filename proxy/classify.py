@@ -183,7 +183,9 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
     if found in (QuotaError, RateLimitError, OverloadedError, NotFoundError, ContextLengthError):
         return found(text, retry_after_s=wait_s, param=fault.param)
     if found is AuthError:
-        return AuthError(f"the upstream refused the sidecar's key (status {status}): {text}")
+        refused = AuthError(f"the upstream refused the sidecar's key (status {status}): {text}")
+        refused.everywhere = status != 403 and fault.type != "permission_error"
+        return refused
     if found is UpstreamTimeoutError:
         return UpstreamTimeoutError(text, retry_after_s=wait_s)
     if found is UnavailableError:

@@ -4,7 +4,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, QuotaError
 
 # Above this, head and body are written one after the other: joining copies the body (2 MB: 0.4 ms).
 _JOIN: Final = 1 << 16
@@ -117,7 +117,7 @@ class Client:
             return
         if error.retry_after_s is not None:
             headers += f"retry-after: {max(1, -int(-error.retry_after_s // 1))}\r\n"
-        else:
+        if error.retry_after_s is None or isinstance(error, QuotaError):
             headers += "x-should-retry: false\r\n"
         if error.status == 401:
             headers += "www-authenticate: Bearer\r\n"

@@ -95,7 +95,7 @@ class Desk:
     async def _metrics(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         now = self._gateway.tools.clock()
         upstreams = self._gateway.generation.routes.registry.list()
-        resting = [({"upstream": one.label}, float(one.live.refuses(now) is not None)) for one in upstreams]
+        resting = [({"upstream": one.label}, float(one.rest(now) is not None)) for one in upstreams]
         totals = self._gateway.totals()
         flying = [({"upstream": one.label}, float(totals.flying[one.label])) for one in upstreams]
         text = totals.metrics.text(

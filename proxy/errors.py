@@ -112,6 +112,8 @@ class UpstreamError(ProxyError):
     transient: ClassVar[bool] = True
     # True when the upstream was never asked, because its language cannot carry the request.
     unsent: bool = False
+    # True when the request went out and no word of the provider's says what became of it: it may be on the bill.
+    possibly_billed: bool = False
     # In a stream: the client's bytes that were complete before the fault.
     before: bytes = b""
 
@@ -148,10 +150,14 @@ class OverloadedError(UpstreamError):
 
 
 class AuthError(UpstreamError):
-    """The provider refuses the key of the sidecar. Told as 502: the client's own key is not at fault."""
+    """The provider refuses the key of the sidecar. Told as 502: the client's own key is not at fault.
+
+    `everywhere` is False when the key may be good for other models (403).
+    """
 
     kind, status, type, code = "auth", 502, "server_error", "upstream_auth_failed"
     transient = False
+    everywhere = True
 
 
 class NotFoundError(UpstreamError):

@@ -10,17 +10,20 @@ from typing import Final
 import msgspec
 
 from proxy.adapter import Adapter
+from proxy.answers import Answer, StreamAnswer
 from proxy.attempt import Tools
+from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
-from proxy.errors import ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
+from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
+from proxy.hedge import HedgedWalk
 from proxy.keys import Access
 from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
-from proxy.router import Answer, StreamAnswer, Walk
+from proxy.router import Walk
 from proxy.routes import Route, Routes
-from proxy.upstream import MIN_WAIT_S, Upstream
+from proxy.upstream import Upstream
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
@@ -74,7 +77,8 @@ class Gateway:
         """Make `config` the current one. Returns what changed, a line each. Raises PolicyError and changes nothing."""
         old = self.generation
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
-        self.generation = Generation(old.number + 1, config, Routes(config, registry))
+        routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
+        self.generation = Generation(old.number + 1, config, routes)
         return changes(old.config, config)
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
@@ -98,7 +102,8 @@ class Gateway:
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
-        return Walk(request, plan.route, self.tools, request_id, overrides.client_s)
+        kind = HedgedWalk if plan.route.hedges else Walk
+        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
@@ -180,7 +185,9 @@ class Gateway:
             return OverloadedError(text, code="no_provider_available", retry_after_s=MIN_WAIT_S)
         now = self.tools.clock()
         wait_s = max(MIN_WAIT_S, min(_wait_s(one, now) for one in waiting))
-        kinds = {_kind(one) for one in waiting}
+        kinds = {_kind(one, now) for one in waiting}
+        if kinds == {"auth"}:
+            return AuthError(text)
         if kinds == {"quota"}:
             return QuotaError(text, retry_after_s=wait_s)
         if kinds <= {"rate_limit", "quota"}:
@@ -204,20 +211,24 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:
-    return excluded.upstream.live.resting_until - now if excluded.why == "rest" else MIN_WAIT_S
+    rest = excluded.upstream.rest(now)
+    return MIN_WAIT_S if excluded.why == "limit" or rest is None else rest.until - now
 
 
-def _kind(excluded: Excluded) -> str:
-    error = excluded.upstream.live.resting_for
-    return "rate_limit" if excluded.why == "limit" or error is None else error.kind
+def _kind(excluded: Excluded, now: float) -> str:
+    if excluded.why == "limit":
+        return "rate_limit"
+    rest = excluded.upstream.rest(now)
+    return "unavailable" if rest is None else rest.kind
 
 
 def _state(upstream: Upstream, totals: Totals, now: float) -> dict[str, object]:
-    live, stats = upstream.live, upstream.live.stats
+    stats, rest = upstream.live.stats, upstream.rest(now)
     return {
         "on": upstream.provider.access.off is None,
-        "breaker": live.breaker(now),
-        "resting_s": round(max(0.0, live.resting_until - now), 3),
+        "breaker": upstream.live.breaker.state(now),
+        "resting_s": round(max(0.0, rest.until - now), 3) if rest is not None else 0.0,
+        "why": rest.reason(now) if rest is not None else None,
         "in_flight": totals.flying.get(upstream.label, 0),
         "requests": stats.requests,
         "errors": stats.errors,

@@ -84,6 +84,12 @@ class Metrics:
         self.requests = Counter("sidecar_requests_total", "Client requests.", ("policy", "mode", "status"))
         self.attempts = Counter("sidecar_attempts_total", "Upstream attempts by outcome.", ("upstream", "outcome"))
         self.fallbacks = Counter("sidecar_fallbacks_total", "Times the next upstream was tried.", ("upstream", "kind"))
+        self.held = Counter(
+            "sidecar_retries_held_total", "Attempts that the policy's budget did not allow.", ("policy",)
+        )
+        self.hedges = Counter(
+            "sidecar_hedges_total", "Late upstreams beside which another was asked.", ("upstream", "winner")
+        )
         self.tokens = Counter("sidecar_tokens_total", "Tokens reported by upstreams.", ("upstream", "direction"))
         self.usd = Counter("sidecar_cost_usd_total", "Cost of answers with a known price.", ("upstream",))
         self.unpriced = Counter("sidecar_unpriced_total", "Answers whose price is unknown.", ("upstream",))

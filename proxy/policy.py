@@ -95,11 +95,19 @@ class Require(_Row, frozen=True):
 
 
 class Fallback(_Row, frozen=True):
-    """When to try the next upstream, how often, and in which order. `rate_limit` includes `quota`."""
+    """When to try the next upstream, how often, and in which order. `rate_limit` includes `quota`.
+
+    `budget` is the share of requests that may be asked more than once, on top of ten a second; `hedge` the share that
+    may be asked of two upstreams at once when the first is late.
+    `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
+    """
 
     on: list[Kind] = msgspec.field(default_factory=lambda: ["rate_limit", "timeout", "unavailable", "overloaded"])
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    budget: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
+    hedge: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     chain: dict[str, list[str]] = {}
+    resume: bool = msgspec.field(default=False, name="continue")
 
 
 class Timeouts(_Row, frozen=True):

@@ -3,6 +3,7 @@
 from typing import Final
 
 from proxy import adapter
+from proxy.breaker import Rest
 from proxy.config import Config
 from proxy.keys import Access
 from proxy.optimizer import Ask, decide
@@ -53,7 +54,7 @@ def _put(upstream: Upstream, given: Given) -> None:
     if given.success_rate is not None:
         stats.success = Decayed(weight=_MANY, total=given.success_rate * _MANY, at=_NOW)
     if given.down:
-        upstream.live.resting_until = _NOW + 1
+        upstream.live.breaker.rest = Rest(_NOW + 1, "unavailable")
 
 
 def _shown(names: list[str]) -> str:

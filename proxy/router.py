@@ -1,15 +1,22 @@
 """Walk a chain of upstreams until one answers. Nothing here knows HTTP's server side or a provider's name.
 
 The commit rule: nothing goes to the client before the first event with content. Until then every fault of a kind that
-the policy lists tries the next upstream; after it, none does: the stream ends with the error.
+the policy lists tries the next upstream; after it, none does: the stream ends with the error (unless the policy says
+`continue`, see `resume`).
+
+When nobody is left, the last one is asked once more if that can help: at once with another key, if it was the key that
+was limited or refused; after a short pause if the provider itself answered 500. Silence and broken answers are not
+tried again there: they may be on the bill.
 """
 
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Iterator
+from typing import Final
 
 import msgspec
 
 from proxy import wire
-from proxy.adapter import StreamParser
+from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 from proxy.log import short
@@ -18,122 +25,31 @@ from proxy.transport import Received
 from proxy.upstream import Upstream
 from proxy.wire import ChatRequest
 
-
-class Reader(Protocol):
-    """Whoever asked for a stream."""
-
-    def write(self, data: bytes, /) -> bool:
-        """Take `data`. Returns False when that is enough for now. Must not raise."""
-        ...
-
-    async def drain(self) -> None:
-        """Wait until more may come. Raises ConnectionResetError when the client has left, or does not read."""
-        ...
-
-
-class Answer:
-    """A complete answer: `body` is what the client gets."""
-
-    __slots__ = ("attempt", "body", "finish")
-
-    def __init__(self, attempt: Attempt, body: bytes, finish: str | None) -> None:
-        self.attempt = attempt
-        self.body = body
-        self.finish = finish
-
-
-class StreamAnswer:
-    """A stream that has begun to speak. `pour` what follows `first`, then `close`, always."""
-
-    def __init__(self, attempt: Attempt, received: Received, parser: StreamParser, timing: Timing) -> None:
-        self.attempt = attempt
-        self.first = b""
-        self._client: Reader
-        self._fault: UpstreamError | None = None
-        self._received = received
-        self._parser = parser
-        self._timing = timing
-        self._ended = False
-
-    @property
-    def finish(self) -> str | None:
-        """Return the finish reason, None until it is known."""
-        return self._parser.finish
-
-    async def begin(self, data: bytes) -> None:
-        """Read on from `data` to the first content, and hold it in `first`. Raises UpstreamError when there is none."""
-        while True:
-            try:
-                self.first += self._feed(data)
-            except UpstreamError as error:
-                if not self._parser.started:
-                    raise
-                # Content and fault came in one piece: the content counts, whatever the packets were.
-                self.first += self._failed(error)
-            if self._parser.started or self._ended:
-                break
-            data = await self._received.next(self._timing.first_by)
-        self.attempt.speaks()
-
-    async def pour(self, client: Reader) -> None:
-        """Hand the rest to `client` as it comes. Raises UpstreamError when the stream cannot go on."""
-        self._client = client
-        while not self._ended:
-            if self._fault is not None:
-                raise self._interrupted(self._fault)
-            try:
-                await self._received.pour(self._pass_on, self._timing.idle_s, self._timing.deadline)
-            except UpstreamError as error:
-                client.write(self._failed(error))
-            await client.drain()
-
-    def _pass_on(self, data: bytes) -> bool:
-        """Give the client what `data` is for it. Returns False when that is enough for now."""
-        try:
-            out = self._feed(data)
-        except UpstreamError as error:
-            out = self._failed(error)
-        return self._client.write(out) and not self._ended and self._fault is None
-
-    def _feed(self, data: bytes) -> bytes:
-        """Return the client's bytes for `data`; b"" is the end of the upstream's."""
-        out = self._parser.feed(data) if data else b""
-        if data and not self._parser.done:
-            return out
-        self._ended = True
-        return out + self._parser.close()
-
-    def _failed(self, error: UpstreamError) -> bytes:
-        """Return what was whole before the fault. After the finish reason only the goodbye is missing: a clean end."""
-        self._ended = self._parser.finish is not None
-        if self._ended:
-            return error.before + self._parser.close()
-        self._fault = error
-        return error.before
-
-    def _interrupted(self, error: UpstreamError) -> UpstreamError:
-        """Return what the client is told in mid-stream."""
-        if isinstance(error, UpstreamTimeoutError):
-            error.code = "deadline_exceeded" if self._timing.spent() else "upstream_idle_timeout"
-        elif error.code in ("upstream_truncated", "upstream_disconnected"):
-            error.code = "upstream_interrupted"
-        return _keyless(error, self.attempt.upstream)
-
-    def close(self) -> None:
-        """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
-        error = self._fault or (None if self._ended else ConnectionResetError("the client left"))
-        self.attempt.usage = self._parser.usage
-        self.attempt.close(error)
-        if error is None:
-            self._received.finish()
-        else:
-            self._received.abort()
+# Before the same upstream is asked again: half to one and a half of this, by chance. Those who failed together must
+# not come back together, and somebody waits.
+PAUSE_S: Final = 0.2
+# Faults of an answer that began well: what it cost to make is due all the same.
+_BROKEN: Final = frozenset(
+    ("upstream_truncated", "upstream_invalid_response", "upstream_invalid_event", "response_too_large")
+)
 
 
 class Walk:
     """One request's way along its chain; `failed` are the attempts that came to nothing."""
 
-    __slots__ = ("_client_s", "_timing", "attempts", "failed", "request", "request_id", "route", "tools", "upstream_s")
+    __slots__ = (
+        "_fall_back",
+        "_timing",
+        "_waiting",
+        "attempts",
+        "failed",
+        "request",
+        "request_id",
+        "route",
+        "speaking",
+        "tools",
+        "upstream_s",
+    )
 
     def __init__(
         self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
@@ -144,35 +60,90 @@ class Walk:
         self.request_id = request_id
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
+        self.speaking = False  # another one was asked and has answered
         self.upstream_s = 0.0
-        self._client_s = client_s
+        self._waiting: Iterator[Upstream] = iter(())
+        self._fall_back = False
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
 
-    async def go(self, chain: list[Upstream], *, fall_back: bool) -> Answer | StreamAnswer:
+    def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
-        waiting = iter(chain)
-        upstream = next(waiting)
+        self.route.budget.requests += 1
+        self._waiting = iter(chain)
+        self._fall_back = fall_back
+        return self._ask(next(self._waiting))
+
+    async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
+        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
+        answer.close()
+        self.speaking = False
+        self.request = request
+        return await self._ask(await self._next(answer.attempt.upstream, error))
+
+    async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
         while True:
             try:
-                return await self._attempt(upstream)
+                answer = await self._attempt(upstream)
             except UpstreamError as error:
-                self.failed.append((upstream, error))
-                self.attempts += not error.unsent
-                # Whoever has begun to rest since the decision is passed over.
-                able = (one for one in waiting if one.live.refuses(self.tools.clock()) is None)
-                following = next(able, None) if fall_back and self._may_go_on(error) else None
-                self._note(upstream, error, following)
-                if following is None:
-                    # An upstream that was never asked has not answered: the last one that was asked has.
-                    told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
-                    told.metadata = self._history()
-                    raise told from None
-                upstream = following
+                upstream = await self._next(upstream, error)
+            else:
+                self.speaking = True
+                return answer
 
-    def _may_go_on(self, error: UpstreamError) -> bool:
-        """Say whether the policy lets another upstream be asked after `error`."""
-        more = self.attempts < self.route.policy.fallback.attempts and not self._timing.spent()
-        return more and (error.unsent or error.kind in self.route.on)
+    async def _next(self, upstream: Upstream, error: UpstreamError) -> Upstream:
+        """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
+        self.failed.append((upstream, error))
+        self.attempts += not error.unsent
+        following = self._following(upstream, error) if self._fall_back else None
+        held = following is not None and not self._affords()
+        self._note(upstream, error, following, held=held)
+        if following is None or held or not await self._ready(following, error):
+            raise self._told(error) from None
+        return following
+
+    def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
+        """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
+        if self.attempts >= self.route.policy.fallback.attempts or self._timing.spent():
+            return None
+        now, following = self.tools.clock(), None
+        if error.unsent or error.kind in self.route.on:
+            # Whoever has begun to rest since the decision is passed over.
+            following = next((one for one in self._waiting if one.rest(now) is None), None)
+        return following or (upstream if self._again(upstream, error, now) else None)
+
+    def _again(self, upstream: Upstream, error: UpstreamError, now: float) -> bool:
+        """Say whether `upstream` itself is worth asking once more."""
+        if error.unsent or upstream.rest(now) is not None:
+            return False
+        if error.kind in ("rate_limit", "quota", "auth"):
+            return True  # as it does not rest, another of its keys is free
+        first = sum(one is upstream for one, _ in self.failed) == 1
+        momentary = error.code == "server_error" and error.kind in self.route.on
+        return first and momentary and now + 1.5 * PAUSE_S < self._timing.deadline
+
+    def _affords(self) -> bool:
+        """Take one more attempt out of the policy's budget. The first one, whoever is asked for it, is free."""
+        route = self.route
+        if not self.attempts or route.budget.retry(route.policy.fallback.budget, self.tools.clock()):
+            return True
+        self.tools.metrics.held.add((route.name,))
+        return False
+
+    async def _ready(self, following: Upstream, error: UpstreamError) -> bool:
+        """Pause before an upstream that failed is asked again. Returns False when it has begun to rest meanwhile."""
+        if following is not self.failed[-1][0] or error.kind != "unavailable":
+            return True
+        pause_s = PAUSE_S * (0.5 + self.tools.random.random())
+        await asyncio.sleep(pause_s)
+        self.upstream_s += pause_s
+        return following.rest(self.tools.clock()) is None
+
+    def _told(self, error: UpstreamError) -> UpstreamError:
+        """Return what the client is told when `error` was the last."""
+        # An upstream that was never asked has not answered: the last one that was asked has.
+        told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
+        told.metadata = self._history()
+        return told
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
@@ -183,7 +154,7 @@ class Walk:
         received = None
         began = self.tools.clock()
         try:
-            headers = provider.headers()
+            headers = attempt.credential.headers
             received = await self.tools.transport.send(
                 provider.access.base_url + rendered.path,
                 {**headers, **rendered.headers} if rendered.headers else headers,
@@ -194,7 +165,9 @@ class Walk:
             return await self._read(attempt, received)
         except BaseException as error:
             if isinstance(error, UpstreamError):
-                _keyless(error, upstream)
+                keyless(error, upstream)
+                if received is not None and received.status == 200 and error.code in _BROKEN:
+                    error.possibly_billed = True
             if isinstance(error, UpstreamTimeoutError) and timing.spent():
                 error.code = "deadline_exceeded"
             attempt.close(error)
@@ -213,7 +186,7 @@ class Walk:
             return self._whole(attempt, await received.read(timing.deadline))
         # What it is, its first byte says: servers send events as JSON and JSON as events.
         data = await received.next(timing.first_by)
-        if data.lstrip()[:1] in (b"{", b"<"):
+        if data.lstrip()[:1] in ((b"<",) if attempt.rendered.json_lines else (b"{", b"<")):
             return self._whole(attempt, data + await received.read(timing.deadline))
         stream = StreamAnswer(attempt, received, adapter.stream(request, upstream.target), timing)
         await stream.begin(data)
@@ -229,8 +202,8 @@ class Walk:
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 
-    def _note(self, upstream: Upstream, error: UpstreamError, following: Upstream | None) -> None:
-        if following is not None:
+    def _note(self, upstream: Upstream, error: UpstreamError, following: Upstream | None, *, held: bool) -> None:
+        if following is not None and following is not upstream and not held:
             self.tools.metrics.fallbacks.add((upstream.label, error.kind))
         self.tools.log(
             "attempt_failed",
@@ -241,26 +214,22 @@ class Walk:
             kind=error.kind,
             code=short(error.code or "") or None,
             status=error.status,
-            next=short(following.name) if following is not None else None,
+            possibly_billed=error.possibly_billed or None,
+            next=short(following.name) if following is not None and not held else None,
+            held="budget" if held else None,
         )
 
     def _history(self) -> dict[str, object] | None:
-        """Return what the client is told of the attempts; None when there was only the one."""
-        if len(self.failed) < 2:
+        """Return what the client is told of the attempts; None when there was only the one, and nothing to pay."""
+        if len(self.failed) < 2 and not any(error.possibly_billed for _, error in self.failed):
             return None
-        return {
-            "attempts": [
-                {"upstream": short(upstream.name), "kind": error.kind, "code": error.code, "message": error.message}
-                for upstream, error in self.failed
-            ]
-        }
+        return {"attempts": [_told_of(upstream, error) for upstream, error in self.failed]}
 
 
-def _keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
-    """Take the provider's own keys out of its words, whatever they look like."""
-    for key in upstream.provider.access.keys:
-        error.message = error.message.replace(key, "[redacted]")
-    return error
+def _told_of(upstream: Upstream, error: UpstreamError) -> dict[str, object]:
+    kind, code = error.kind, error.code
+    told: dict[str, object] = {"upstream": short(upstream.name), "kind": kind, "code": code, "message": error.message}
+    return {**told, "possibly_billed": True} if error.possibly_billed else told
 
 
 def _reframed(body: bytes, *, include_usage: bool) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from proxy.budget import Budget
 from proxy.config import Config, matching
 from proxy.policy import Policy, Require
 from proxy.registry import Registry, made_up
@@ -21,17 +22,27 @@ DIRECT: Final = "direct"
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back."""
+    """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back;
+    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may.
+    """
 
     name: str
     policy: Policy
     candidates: tuple[Upstream, ...]
     chains: dict[str, tuple[Upstream, ...]]
     on: frozenset[str]
+    budget: Budget
+    hedges: bool
     ranked: dict[tuple[str, bool, frozenset[str]], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
 
-def bind(name: str, policy: Policy, registry: Registry, candidates: tuple[Upstream, ...] | None = None) -> Route:
+def bind(
+    name: str,
+    policy: Policy,
+    registry: Registry,
+    budget: Budget | None = None,
+    candidates: tuple[Upstream, ...] | None = None,
+) -> Route:
     """Return `policy` with its names replaced by upstreams; `candidates` stand in for the policy's own."""
     if candidates is None:
         listed = matching(policy.candidates, [upstream.name for upstream in registry])
@@ -41,15 +52,23 @@ def bind(name: str, policy: Policy, registry: Registry, candidates: tuple[Upstre
         for primary, chain in policy.fallback.chain.items()
     }
     on = frozenset(policy.fallback.on)
-    return Route(name, policy, candidates, chains, on | {"quota"} if "rate_limit" in on else on)
+    on = on | {"quota"} if "rate_limit" in on else on
+    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), policy.fallback.hedge > 0)
 
 
 class Routes:
-    """Resolves names for one generation."""
+    """Resolves names for one generation, which begins at `now` and goes on with the budgets of the `previous` one."""
 
-    def __init__(self, config: Config, registry: Registry) -> None:
+    def __init__(
+        self, config: Config, registry: Registry, previous: dict[str, Budget] | None = None, now: float = 0.0
+    ) -> None:
         self.registry = registry
-        self.policies = {name: bind(name, policy, registry) for name, policy in config.policies.items()}
+        # By policy; all names that no policy answers share one.
+        kept = previous or {}
+        self.budgets = {name: kept.get(name) or Budget(now) for name in (*config.policies, DIRECT)}
+        self.policies = {
+            name: bind(name, policy, registry, self.budgets[name]) for name, policy in config.policies.items()
+        }
         self._globs = sorted(
             ((glob, name) for name, policy in config.policies.items() for glob in policy.answers), key=_narrowest_first
         )
@@ -81,19 +100,22 @@ class Routes:
             return self._pinned(made_up(provider, rest))  # though it be off: then the refusal says why
         offers = tuple(upstream for upstream in self.registry if upstream.row.id == model)
         if any(not upstream.provider.access.off for upstream in offers):
-            return bind(DIRECT, Policy(), self.registry, offers)
+            return self._direct(offers)
         on = [provider for provider in self.registry.providers.values() if not provider.access.off]
         if len(on) == 1 and not offers:
             return self._pinned(made_up(on[0], model))
-        return bind(DIRECT, Policy(), self.registry, offers) if offers else None
+        return self._direct(offers) if offers else None
 
     def _pinned(self, upstream: Upstream) -> Route:
         """Only `upstream`, then what the first policy lists behind it. Who names it does not ask what it must have."""
         for route in self.policies.values():
             if upstream.name in route.chains:
                 policy = msgspec.structs.replace(route.policy, require=Require())
-                return bind(route.name, policy, self.registry, (upstream,))
-        return bind(DIRECT, Policy(), self.registry, (upstream,))
+                return bind(route.name, policy, self.registry, route.budget, (upstream,))
+        return self._direct((upstream,))
+
+    def _direct(self, candidates: tuple[Upstream, ...]) -> Route:
+        return bind(DIRECT, Policy(), self.registry, self.budgets[DIRECT], candidates)
 
 
 def _narrowest_first(entry: tuple[str, str]) -> tuple[bool, int, str]:

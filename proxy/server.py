@@ -14,13 +14,14 @@ from typing import Any
 from aiohttp import web
 
 from proxy.admission import Admission
+from proxy.answers import StreamAnswer
 from proxy.client import Client
 from proxy.connection import Connection, client_of
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides
 from proxy.lane import Lane
-from proxy.router import StreamAnswer
+from proxy.resume import Listener, resumed
 from proxy.visit import Visit
 from proxy.wire import decode_chat
 
@@ -181,7 +182,7 @@ class Sidecar:
         """Pass a stream on. A fault in it becomes an error event and never a clean end."""
         client.start(visit.head(), answer.first)
         try:
-            await answer.pour(client)
+            await (self._go_on(client, visit, answer) if visit.resumes else answer.pour(client))
         except UpstreamError as error:
             visit.error = error
         except asyncio.CancelledError:
@@ -190,6 +191,22 @@ class Sidecar:
             visit.error = _shutting_down()
         visit.status = 200
         client.end(visit.error)
+
+    async def _go_on(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:
+        """Pass a stream on, and what the next upstream makes of it where it breaks off. Raises like `pour`."""
+        asked, listener = visit.walk.request, Listener(client, answer.first)
+        while True:
+            try:
+                return await answer.pour(listener)
+            except UpstreamError as error:
+                request = resumed(asked, listener.text)
+                if request is None:
+                    raise
+                visit.answer = following = await visit.walk.resume(request, answer, error)
+            if not isinstance(following, StreamAnswer):
+                return listener.seam(following.attempt.upstream.name, following.body)
+            listener.seam(following.attempt.upstream.name, following.first)
+            answer = following
 
     async def _readyz(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         if not self.ready:

@@ -19,7 +19,8 @@ MAX_WEIGHT: Final = 30.0
 # The latency of an upstream that nobody has measured and whose catalog row is silent.
 DEFAULT_P50_MS: Final = 1000.0
 DEFAULT_P99_MS: Final = 5000.0
-# The 99th percentile of a normal distribution lies this many standard deviations above its middle.
+# The 95th and 99th percentiles of a normal distribution lie this many standard deviations above its middle.
+_Z95: Final = 1.645
 _Z99: Final = 2.326
 
 
@@ -83,12 +84,19 @@ class LatencySketch:
         """Return the median in ms."""
         return exp(self._logs.mean(now, self._prior_mean))
 
+    def p95(self, now: float) -> float:
+        """Return the 95th percentile in ms."""
+        return self._above(_Z95, now)
+
     def p99(self, now: float) -> float:
         """Return the 99th percentile in ms."""
+        return self._above(_Z99, now)
+
+    def _above(self, deviations: float, now: float) -> float:
         logs, left = self._logs, self._logs.fade(now)
         mean = logs.mean(now, self._prior_mean)
         square = (logs.square * left + self._prior_square * PRIOR_WEIGHT) / (logs.weight * left + PRIOR_WEIGHT)
-        return exp(mean + _Z99 * sqrt(max(0.0, square - mean * mean)))
+        return exp(mean + deviations * sqrt(max(0.0, square - mean * mean)))
 
 
 class Stats:

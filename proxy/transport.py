@@ -138,7 +138,7 @@ class Transport:
     async def _open(self, origin: str, connect_s: float, by: float) -> Link:
         wait_s = min(connect_s, by - asyncio.get_running_loop().time())
         if wait_s <= 0:  # which aiohttp would take for "no limit"
-            raise LateError
+            raise TimeoutError
         try:
             return await self.pool.open(origin, wait_s)
         except aiohttp.ClientConnectorError as error:
@@ -200,14 +200,20 @@ _FOREIGN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, LateError,
 
 def _translated(error: Exception, late: str) -> UpstreamError:
     """Return our error for one of aiohttp's or the system's. The order matters: the classes overlap."""
-    if isinstance(error, LateError):
-        return UpstreamTimeoutError(late)
     if isinstance(error, aiohttp.ClientSSLError):
         return UnavailableError("no secure connection to the upstream could be made", code="upstream_tls_error")
     if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
         return UpstreamTimeoutError("no connection to the upstream could be made in time")
     if isinstance(error, aiohttp.ClientConnectorError):
         return UnavailableError("the upstream cannot be reached", code="upstream_unreachable")
+    broken = _broken(error, late)
+    broken.possibly_billed = True  # the request was on its way
+    return broken
+
+
+def _broken(error: Exception, late: str) -> UpstreamError:
+    if isinstance(error, LateError):
+        return UpstreamTimeoutError(late)
     if isinstance(error, aiohttp.ClientPayloadError):
         return UnavailableError("the upstream's answer was cut short", code="upstream_truncated")
     if isinstance(error, aiohttp.ClientConnectionError | OSError):

@@ -5,112 +5,64 @@ handed on to the next generation, so a reload forgets no measurement, no rest an
 """
 
 from random import Random
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
 from aiolimiter import AsyncLimiter
 
 from proxy.adapter import Adapter, Target
 from proxy.board import SharedBucket
-from proxy.errors import RateLimitError, UpstreamError
+from proxy.breaker import Breaker, Parking, Rest
+from proxy.errors import AuthError, RateLimitError, UpstreamError
 from proxy.keys import Access
 from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
 from proxy.wire import Usage
 
-# Five failures in a row and an upstream rests; the rest doubles from 1 s to 60 s while its probes fail.
-TRIP_AFTER: Final = 5
-MAX_REST_S: Final = 60.0
-# Retry-After is believed between these; nobody can park an upstream for a day with one header.
-MIN_WAIT_S: Final = 1.0
-MAX_WAIT_S: Final = 300.0
-# A 429 that says nothing rests its upstream for a moment; used-up credit does not come back that soon.
-BARE_WAIT_S: Final = 2.0
-QUOTA_WAIT_S: Final = 300.0
-
 # So many models that no catalog lists have live numbers of their own, if their names are no longer than this.
 MOST_MADE_UP: Final = 64
 LONGEST_NAME: Final = 256
 
-Breaker = Literal["standby", "tripped", "recovering"]
-
 
 class Live:
-    """What one upstream has done lately: stats, breaker, cooldown."""
+    """What one upstream has done lately: stats, breaker, and the keys that it does not take for now."""
 
-    __slots__ = ("_failures", "_probing", "_random", "_trips", "in_flight", "resting_for", "resting_until", "stats")
+    __slots__ = ("breaker", "in_flight", "parked", "random", "stats")
 
     def __init__(self, stats: Stats, random: Random) -> None:
         self.stats = stats
         self.in_flight = 0
-        self.resting_until = 0.0
-        self.resting_for: UpstreamError | None = None
-        self._failures = 0
-        self._trips = 0
-        self._probing = False
-        self._random = random
-
-    def refuses(self, now: float) -> str | None:
-        """Return why the upstream may not be asked at `now`; None when it may."""
-        if now < self.resting_until:
-            return f"resting {self.resting_until - now:.1f} s more after {self._why()}"
-        if self._trips and self._probing:
-            return f"recovering, one probe is under way after {self._why()}"
-        return None
-
-    def breaker(self, now: float) -> Breaker:
-        """Return the breaker's state."""
-        if not self._trips:
-            return "standby"
-        return "tripped" if now < self.resting_until else "recovering"
+        self.breaker = Breaker(random)
+        self.parked = Parking()
+        self.random = random
 
     def begin(self) -> bool:
         """Note that an attempt starts. Returns True for the one that probes a tripped upstream; hand that to `end`."""
         self.in_flight += 1
-        if self._trips and not self._probing:
-            self._probing = True
-            return True
-        return False
+        return self.breaker.tripped and self.breaker.begin()
 
     def end(self, *, probe: bool) -> None:
         """Note that an attempt is over, however it went. Called exactly once per `begin`."""
         self.in_flight -= 1
         if probe:
-            self._probing = False
+            self.breaker.end()
 
-    def answered(self, ms: float, now: float) -> None:
-        """Count a success: whatever was wrong is over."""
+    def answered(self, ms: float, now: float, *, probe: bool = False) -> None:
+        """Count a success; that of a probe ends an outage."""
         self.stats.answered(ms, now)
-        self._failures = self._trips = 0
+        self.breaker.failures = 0
+        if probe:
+            self.breaker.recovered(now)
 
-    def failed(self, error: UpstreamError, now: float) -> None:
-        """Count a failure: limits rest the upstream, hard failures trip it, the client's own do not count."""
-        if error.kind in ("rate_limit", "quota"):
-            self.stats.failed(now)
-            self._rest(error, self._wait_s(error), now)
+    def failed(self, error: UpstreamError, now: float, key: str = "", *, probe: bool = False) -> None:
+        """Count a failure: limits and refusals park the key, hard failures are the breaker's, others do not count."""
+        if error.kind in ("rate_limit", "quota", "auth"):
+            if error.kind != "auth":  # nothing is wrong with the upstream
+                self.stats.failed(now)
+            self.parked.park(key, error, now, self.random)
         elif error.kind in ("timeout", "unavailable", "overloaded"):
             self.stats.failed(now)
-            self._failures += 1
-            if self._trips and now < self.resting_until:
-                return  # begun before the trip: one outage, however many were under way, doubles nothing
-            if self._failures >= TRIP_AFTER or self._trips:
-                self._trips += 1
-                self._rest(error, min(MAX_REST_S, 2.0 ** (self._trips - 1)), now)
-            elif error.retry_after_s is not None:
-                self._rest(error, self._wait_s(error), now)
-
-    def _wait_s(self, error: UpstreamError) -> float:
-        if error.retry_after_s is not None:
-            return min(max(error.retry_after_s, MIN_WAIT_S), MAX_WAIT_S)
-        return QUOTA_WAIT_S if error.kind == "quota" else BARE_WAIT_S
-
-    def _rest(self, error: UpstreamError, wait_s: float, now: float) -> None:
-        # 0-20 % on top, so that the replicas of an app do not come back all at once.
-        self.resting_until = max(self.resting_until, now + wait_s * (1.0 + 0.2 * self._random.random()))
-        self.resting_for = error
-
-    def _why(self) -> str:
-        return self.resting_for.kind if self.resting_for is not None else "failures"
+            self.breaker.failed(error, now, self.stats.requests, probe=probe)
 
 
 class Bucket(AsyncLimiter):
@@ -203,10 +155,17 @@ class MadeUp:
         return own or self._shared
 
 
-class Provider:
-    """One account at one provider. `headers` rotates over its keys."""
+class Credential(NamedTuple):
+    """One key of a provider, "" where it needs none, and the headers of a request with it; do not change them."""
 
-    __slots__ = ("_headers", "_turn", "access", "adapter", "gate", "made_up", "name", "row")
+    key: str
+    headers: dict[str, str]
+
+
+class Provider:
+    """One account at one provider. Its keys take turns; `parked` are those that it refuses whatever they are for."""
+
+    __slots__ = ("_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row")
 
     def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, made_up: "MadeUp") -> None:
         self.row = row
@@ -215,16 +174,16 @@ class Provider:
         self.access = access
         self.gate = gate
         self.made_up = made_up
+        # Not handed on: whoever changes a key, or asks for a reload, wants to see it tried.
+        self.parked = Parking()
         common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
-        self._headers = [{**common, **adapter.auth(key)} for key in access.keys or (None,)]
+        self.credentials = [Credential(key or "", {**common, **adapter.auth(key)}) for key in access.keys or (None,)]
         self._turn = 0
 
-    def headers(self) -> dict[str, str]:
-        """Return the headers for the next request; do not change them."""
-        if len(self._headers) == 1:
-            return self._headers[0]
-        self._turn = (self._turn + 1) % len(self._headers)
-        return self._headers[self._turn]
+    def next(self) -> Credential:
+        """Return the next of several keys."""
+        self._turn = (self._turn + 1) % len(self.credentials)
+        return self.credentials[self._turn]
 
 
 class Upstream:
@@ -258,9 +217,39 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
 
-    def refuses(self, now: float, tokens: int) -> str | None:
-        """Return why this upstream may not be asked at `now`; None when it may."""
-        return self.provider.access.off or self.live.refuses(now) or self.provider.gate.refuses(tokens)
+    def rest(self, now: float) -> Rest | None:
+        """Return what keeps this upstream from being asked at `now`; None when nothing does."""
+        live = self.live
+        if live.breaker.rest is not None and (rest := live.breaker.refuses(now)) is not None:
+            return rest
+        if not live.parked and not self.provider.parked:
+            return None
+        rests = [self._parked(one.key, now) for one in self.provider.credentials]
+        # As long as one key is free nothing rests; else until the first one is.
+        busy = [one for one in rests if one is not None]
+        return min(busy) if len(busy) == len(rests) else None
+
+    def credential(self, now: float) -> Credential:
+        """Return the key for an attempt at `now`: they take turns, those that are parked are passed over."""
+        credentials = self.provider.credentials
+        if len(credentials) == 1:
+            return credentials[0]
+        taken = self.provider.next()
+        for _ in credentials:
+            if self._parked(taken.key, now) is None:
+                break
+            taken = self.provider.next()
+        return taken
+
+    def failed(self, error: UpstreamError, now: float, key: str, *, probe: bool) -> None:
+        """Count a failure of an attempt with `key`."""
+        if isinstance(error, AuthError) and error.everywhere:
+            self.provider.parked.park(key, error, now, self.live.random)
+        else:
+            self.live.failed(error, now, key, probe=probe)
+
+    def _parked(self, key: str, now: float) -> Rest | None:
+        return self.live.parked.rest(key, now) or self.provider.parked.rest(key, now)
 
     def cost_usd(self, usage: Usage) -> float | None:
         """Return what `usage` costs here; None when the price is unknown."""

@@ -4,11 +4,12 @@ from typing import Final
 
 import msgspec
 
+from proxy.answers import Answer, StreamAnswer
 from proxy.attempt import Tools
 from proxy.errors import ProxyError
 from proxy.gateway import Plan
 from proxy.log import plain, short
-from proxy.router import Answer, StreamAnswer, Walk
+from proxy.router import Walk
 from proxy.wire import ChatRequest
 
 # nginx's word for "the client left before its answer did".
@@ -21,7 +22,7 @@ _EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-contro
 class Visit:
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
 
-    __slots__ = ("_began", "_plan", "_request", "_request_id", "_walk", "answer", "error", "status")
+    __slots__ = ("_began", "_plan", "_request", "_request_id", "answer", "error", "status", "walk")
 
     def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
         self.answer: Answer | StreamAnswer | None = None
@@ -30,12 +31,17 @@ class Visit:
         self._request = request
         self._request_id = request_id
         self._plan = plan
-        self._walk = walk
+        self.walk = walk
         self._began = began
+
+    @property
+    def resumes(self) -> bool:
+        """Say whether a stream that breaks off may go on elsewhere."""
+        return self._plan.route.policy.fallback.resume
 
     def head(self) -> str:
         """Return the header lines of the answer, whether it is one or an error."""
-        walk, answer = self._walk, self.answer
+        walk, answer = self.walk, self.answer
         upstream_ms = walk.upstream_s * 1000
         proxy_ms = (walk.tools.clock() - self._began) * 1000 - upstream_ms
         upstream = answer.attempt.upstream if answer is not None else walk.failed[-1][0] if walk.failed else None
@@ -55,7 +61,7 @@ class Visit:
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
-        request, walk, answer = self._request, self._walk, self.answer
+        request, walk, answer = self._request, self.walk, self.answer
         seconds = tools.clock() - self._began
         mode, policy = "stream" if request.stream else "complete", self._plan.route.name
         tools.metrics.requests.add((policy, mode, str(self.status)))
@@ -87,7 +93,7 @@ class Visit:
         tools.log.line(line)
 
     def _attempts(self) -> int:
-        return self._walk.attempts + (self.answer is not None)
+        return self.walk.attempts + self.walk.speaking
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):

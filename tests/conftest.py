@@ -132,8 +132,9 @@ class Got(msgspec.Struct):
 
     @property
     def events(self) -> list[bytes]:
-        """The data of each server-sent event."""
-        return [part.removeprefix(b"data: ") for part in self.body.split(b"\n\n") if part]
+        """The data of each server-sent event; comments are none."""
+        parts = self.body.split(b"\n\n")
+        return [part.removeprefix(b"data: ") for part in parts if part and not part.startswith(b":")]
 
     @property
     def text(self) -> str:
@@ -141,7 +142,7 @@ class Got(msgspec.Struct):
         if not self.body.startswith(b"data:"):
             return str(self.json["choices"][0]["message"]["content"])
         chunks = [msgspec.json.decode(event) for event in self.events if event != b"[DONE]"]
-        said = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())]
+        said = [(choice["delta"] or {}).get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())]
         return "".join(said)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import CHAT, STREAM, Got, StartSidecar, StartUpstream, check_error
+from tests.conftest import CHAT, NOWHERE, STREAM, Got, StartSidecar, StartUpstream, check_error
 from tests.fake_upstream import FakeUpstream, Play, completion, completion_body, error, events, reply, stream
 
 HTML = b"<html><body>CANARY Bad gateway</body></html>"
@@ -19,7 +19,7 @@ LONG = f"content-length: {len(WHOLE)}\r\n\r\n".encode()
 
 
 class Fault(NamedTuple):
-    """One row: what the upstream does, what the client is told, and what it counts as."""
+    """One row: what the upstream does, what the client is told, what it counts as, and how often it is asked alone."""
 
     play: Play
     status: int
@@ -27,6 +27,7 @@ class Fault(NamedTuple):
     kind: str = "unavailable"
     falls_back: bool = True
     retry_after: str | None = None
+    times: int = 1
 
 
 # Rows F1 (nobody listens), F3 and F19 (silence) and F18, F20, F21 (faults between events) have tests of their own.
@@ -38,8 +39,8 @@ FAULTS = {
         error(429, retry_after_ms="1500", retry_after="90"), 429, "rate_limit_exceeded", "rate_limit", retry_after="2"
     ),
     "F6 quota": Fault(error(429, "insufficient_quota"), 429, "insufficient_quota", "quota"),
-    "F7 500": Fault(error(500), 500, "server_error"),
-    "F7 502": Fault(error(502), 502, "server_error"),
+    "F7 500": Fault(error(500), 500, "server_error", times=2),
+    "F7 502": Fault(error(502), 502, "server_error", times=2),
     "F8 503": Fault(error(503), 503, "overloaded", "overloaded"),
     "F8 503 with a time": Fault(error(503, retry_after="3"), 503, "overloaded", "overloaded", retry_after="3"),
     "F9 529": Fault(error(529, type="overloaded_error"), 503, "overloaded", "overloaded"),
@@ -104,17 +105,17 @@ def check_fault(got: Got, fault: Fault) -> None:
 @rows
 @both
 async def test_alone(sidecar: StartSidecar, upstream: StartUpstream, fault: Fault, body: dict[str, object]) -> None:
-    """Without a fallback the client gets the fault as an OpenAI error, and the upstream was asked once."""
+    """Without a fallback the client gets the fault as an OpenAI error. Only a 500 is worth asking again."""
     faulty = await upstream(fault.play)
     running = await sidecar(faulty)
 
     got = await running.post(body)
 
     check_fault(got, fault)
-    assert got.headers["x-sidecar-attempts"] == "1"
+    assert got.headers["x-sidecar-attempts"] == str(fault.times)
     assert got.headers["x-sidecar-upstream"] == "p0/m"
-    assert [line["kind"] for line in running.log("attempt_failed")] == [fault.kind]
-    assert len(faulty.requests) == 1
+    assert [line["kind"] for line in running.log("attempt_failed")] == [fault.kind] * fault.times
+    assert len(faulty.requests) == fault.times
 
 
 @rows
@@ -137,16 +138,17 @@ async def test_with_a_fallback(
 
 @rows
 async def test_what_counts_against_the_upstream(sidecar: StartSidecar, upstream: StartUpstream, fault: Fault) -> None:
-    """Faults of the upstream count; what the client or the configuration did wrong does not."""
+    """Faults of the upstream count; what the client or the configuration did wrong does not. A refused key rests."""
     running = await sidecar(await upstream(fault.play))
 
     await running.post()
 
     state = (await running.get("/status")).json["upstreams"]["p0/m"]
-    assert state["errors"] == (fault.kind not in ("auth", "context_length", "invalid_request", "not_found"))
+    counts = fault.kind not in ("auth", "context_length", "invalid_request", "not_found")
+    assert state["errors"] == counts * fault.times
     assert (state["in_flight"], state["resting_s"] > 0) == (
         0,
-        fault.kind in ("rate_limit", "quota") or bool(fault.retry_after),
+        fault.kind in ("rate_limit", "quota", "auth") or bool(fault.retry_after),
     )
 
 
@@ -231,10 +233,50 @@ async def test_all_fail(sidecar: StartSidecar, upstream: StartUpstream, body: di
     assert (got.headers["x-should-retry"], got.headers["x-sidecar-attempts"]) == ("false", "3")
 
 
+BILLED = {
+    "closes at once": Play([], "close"),
+    "resets at once": Play([], "reset"),
+    "half an answer": Play([HEAD + LONG + WHOLE[:-9]], "close"),
+    "half a stream's head": Play([HEAD + b"transfer-encoding: chunked\r\n\r\n"], "close"),
+    "nonsense": reply(b'{"choices": [}'),
+    "silence": Play([], "hang"),
+}
+
+
+@pytest.mark.parametrize("play", BILLED.values(), ids=BILLED)
+@both
+async def test_what_may_be_on_the_bill_is_marked(
+    sidecar: StartSidecar, upstream: StartUpstream, play: Play, body: dict[str, object]
+) -> None:
+    """The request went out and nobody said what became of it: the log and the client learn that it may have cost."""
+    policy = 'strategy = "cheapest"\ntimeouts = { first_event = 0.2 }\n'
+    alone = await sidecar(await upstream(play), policy=policy)
+    other = await sidecar(await upstream(play), await upstream(healthy(body)), policy=policy)
+
+    got = await alone.post(body)
+
+    assert [one["possibly_billed"] for one in got.error["metadata"]["attempts"]] == [True]
+    assert (await other.post(body)).text == "from B"
+    assert [line["possibly_billed"] for one in (alone, other) for line in one.log("attempt_failed")] == [True, True]
+
+
+@pytest.mark.parametrize("play", [error(500), error(429), error(401), error(400), error(503)])
+async def test_what_the_provider_refused_is_not_on_the_bill(
+    sidecar: StartSidecar, upstream: StartUpstream, play: Play
+) -> None:
+    """An error in the provider's own words was not charged for; nor was a request that never left."""
+    running = await sidecar(await upstream(play), NOWHERE)
+    await running.post()
+    await running.post({**CHAT, "model": "p1/m"})
+    lines = running.log("attempt_failed")
+    assert lines
+    assert not any("possibly_billed" in line for line in lines)
+
+
 @both
 async def test_everybody_rests(sidecar: StartSidecar, upstream: StartUpstream, body: dict[str, object]) -> None:
     """F36: when all have failed too often nobody is asked: 503 at once, with the time of the next try."""
-    asked = await upstream(error(500))
+    asked = await upstream(error(529))
     running = await sidecar(asked)
     for _ in range(5):
         await running.post(body)

@@ -8,16 +8,17 @@ import msgspec
 import pytest
 
 from proxy import adapter, errors
+from proxy.answers import Answer
 from proxy.attempt import Tools
+from proxy.breaker import BARE_WAIT_S, MIN_WAIT_S, QUOTA_WAIT_S
 from proxy.config import Config, PolicyError
 from proxy.errors import ClientError, ProxyError, UpstreamError
 from proxy.gateway import Gateway, Overrides, changes
 from proxy.keys import access
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.router import Answer
 from proxy.transport import Transport
-from proxy.upstream import BARE_WAIT_S, MIN_WAIT_S, QUOTA_WAIT_S, Upstream
+from proxy.upstream import Upstream
 from proxy.wire import ChatRequest, decode_chat
 from tests.conftest import CHAT, StartUpstream
 from tests.fake_upstream import completion

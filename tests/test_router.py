@@ -121,9 +121,48 @@ async def test_five_failures_in_a_row_trip(sidecar: StartSidecar, upstream: Star
 
 async def test_success_forgets_failures(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """Only failures in a row count."""
-    flaky = await upstream(*[error(500), error(500), error(500), error(500), completion()] * 2)
+    flaky = await upstream(*[*[error(529)] * 4, completion()] * 2)
     running = await sidecar(flaky)
-    assert [(await running.post()).status for _ in range(10)] == [*[500] * 4, 200, *[500] * 4, 200]
+    assert [(await running.post()).status for _ in range(10)] == [*[503] * 4, 200, *[503] * 4, 200]
+
+
+async def test_a_stream_that_speaks_has_passed_as_a_probe(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """It may go on for ten minutes: from its first content on, others may ask as well, and not before."""
+    endless = stream(*events("a")[:2], then="hang", end=False)
+    asked = await upstream(*[error(529)] * 5, endless, completion("me, too"))
+    running = await sidecar(asked)
+    for _ in range(5):
+        await running.post()
+    breaker = running.app.gateway.generation.routes.registry.list()[0].live.breaker
+    assert breaker.rest is not None
+    breaker.rest = breaker.rest._replace(until=0.0)  # its time is over
+    async with running.session.post(f"{running.url}/chat/completions", json=STREAM) as probe:
+        assert (await probe.content.readany()).startswith(b"data: ")
+        assert (await running.post()).text == "me, too"
+
+
+async def test_while_the_probe_is_silent_nobody_else_is_asked(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """The others are told at once; when its client leaves, the next request is the probe."""
+    asked = await upstream(*[error(529)] * 5, Play([], "hang"), completion("back"))
+    running = await sidecar(asked)
+    for _ in range(5):
+        await running.post()
+    breaker = running.app.gateway.generation.routes.registry.list()[0].live.breaker
+    assert breaker.rest is not None
+    breaker.rest = breaker.rest._replace(until=0.0)
+    probe = asyncio.create_task(running.post())
+    await until(lambda: len(asked.requests) == 6)
+
+    got = await asyncio.gather(*[running.post() for _ in range(20)])
+
+    assert {one.error["code"] for one in got} == {"no_provider_available"}
+    assert len(asked.requests) == 6
+    probe.cancel()
+    await asked.idle.wait()
+    await until(lambda: not running.app.sidecar.in_flight)
+    assert (await running.post()).text == "back"
+    assert {(await one).text for one in [asyncio.create_task(running.post()) for _ in range(5)]} == {"back"}
+    assert (await running.get("/status")).json["upstreams"]["p0/m"]["breaker"] == "recovering"
 
 
 async def test_a_rest_is_for_one_upstream(sidecar: StartSidecar, upstream: StartUpstream) -> None:

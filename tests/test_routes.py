@@ -186,3 +186,24 @@ def test_rate_limit_includes_quota(on: dict[str, Any], falls_back: set[str]) -> 
 
     assert route is not None
     assert route.on == falls_back
+
+
+def test_made_up_names_share_one_budget() -> None:
+    """Who invents model names, or pins one, gets no budget for it; a chain is paid by the policy that it stands in."""
+    subject = routes(p=f'candidates = ["b/m"]\n{CHAIN}', q='candidates = ["b/m"]')
+    found = {name: subject.resolve(name) for name in ("a/n", "a/new", "b/other", "n", "p", "q", "a/m")}
+    budgets = {name: route.budget for name, route in found.items() if route is not None}
+
+    assert len({id(budgets[name]) for name in ("a/n", "a/new", "b/other", "n")}) == 1
+    assert budgets["a/m"] is budgets["p"]
+    assert len({id(one) for one in budgets.values()}) == 3
+
+
+def test_budgets_outlive_a_generation() -> None:
+    """Those of policies that are still there."""
+    found = config(FACTS, p='candidates = ["b/m"]')
+    old = Routes(found, registry(found))
+    new = Routes(found, registry(found), old.budgets, 5.0)
+
+    assert new.policies["p"].budget is old.policies["p"].budget
+    assert new.budgets[DIRECT] is old.budgets[DIRECT]

@@ -18,6 +18,18 @@ def test_prior_stands_until_something_is_measured() -> None:
     assert Stats().usd_per_mtok() is None
 
 
+def test_nineteen_of_twenty_are_within_p95() -> None:
+    """On latencies as models have them, long tail included; between the median and p99."""
+    random, sketch = Random(3), LatencySketch(400, 1500)
+    shares = []
+    for now in range(4000):
+        ms = random.lognormvariate(6, 0.7)
+        shares.append(ms <= sketch.p95(now / 100))
+        sketch.add(ms, now / 100)
+    assert sum(shares[500:]) / len(shares[500:]) == pytest.approx(0.95, abs=0.02)
+    assert sketch.p50(40) < sketch.p95(40) < sketch.p99(40)
+
+
 def test_a_change_shows_within_tens_of_requests() -> None:
     """After a thousand quick answers, fifty slow ones are most of the truth."""
     sketch = LatencySketch(400, 1500)

@@ -7,11 +7,12 @@ import msgspec
 
 from proxy import adapter
 from proxy.config import Config, load
+from proxy.errors import UnavailableError, UpstreamError
 from proxy.keys import Access
 from proxy.policy import Limits, ModelRow, Policy, ProviderRow
 from proxy.registry import Registry, build
 from proxy.routes import Route, bind
-from proxy.upstream import Gate, Live, MadeUp, Provider, Upstream, live_for
+from proxy.upstream import Gate, MadeUp, Provider, Upstream, live_for
 
 
 class Steady(Random):
@@ -25,21 +26,25 @@ class Steady(Random):
         return self._number
 
 
-def live(jitter: float = 0.0) -> Live:
-    return live_for(None, Steady(jitter))
-
-
 def provider(name: str = "a", *, off: str | None = None, keys: tuple[str, ...] = (), **fields: Any) -> Provider:
     row = msgspec.convert({"name": name, "base_url": "http://x", **fields}, ProviderRow)
     return Provider(row, adapter.load("openai"), Access("http://x", keys, "", off), Gate(row.limits), MadeUp(Steady()))
 
 
-def upstream(name: str, *, off: str | None = None, limits: dict[str, int] | None = None, **fields: Any) -> Upstream:
+def upstream(
+    name: str,
+    *,
+    off: str | None = None,
+    keys: tuple[str, ...] = (),
+    limits: dict[str, int] | None = None,
+    random: Random | None = None,
+    **fields: Any,
+) -> Upstream:
     """An upstream called "provider/id"; `fields` are those of a `[[model]]`."""
     owner, _, id = name.partition("/")
     row = msgspec.convert({"provider": owner, "id": id, **fields}, ModelRow)
     given = msgspec.to_builtins(msgspec.convert(limits or {}, Limits))
-    return Upstream(row, provider(owner, off=off, limits=given), live_for(row, Steady()))
+    return Upstream(row, provider(owner, off=off, keys=keys, limits=given), live_for(row, random or Steady()))
 
 
 def route(*upstreams: Upstream, **fields: Any) -> Route:
@@ -71,3 +76,38 @@ def registry(found: Config, *off: str, previous: Registry | None = None) -> Regi
         return Access(row.base_url, (), "", "no key" if row.name in off else None)
 
     return build(found, adapter.load, access, previous, Steady())
+
+
+DOWN = UnavailableError("down")
+
+
+def attempt(subject: Upstream, now: float, error: UpstreamError | None = None, began: float | None = None) -> bool:
+    """One attempt that ends at `now`, well or with `error`. Returns whether it was the probe."""
+    key = subject.credential(now if began is None else began).key
+    probe = subject.live.begin()
+    subject.live.end(probe=probe)
+    if error is None:
+        subject.live.answered(100, now, probe=probe)
+    else:
+        subject.failed(error, now, key, probe=probe)
+    return probe
+
+
+def fail(subject: Upstream, times: int, now: float, error: UpstreamError = DOWN) -> None:
+    for _ in range(times):
+        attempt(subject, now, error)
+
+
+def rest_s(subject: Upstream, now: float) -> float:
+    """How much longer an upstream rests."""
+    rest = subject.rest(now)
+    return rest.until - now if rest is not None else 0.0
+
+
+def state(subject: Upstream, now: float) -> str:
+    return subject.live.breaker.state(now)
+
+
+def why(subject: Upstream, now: float) -> str:
+    rest = subject.rest(now)
+    return rest.reason(now) if rest is not None else ""

@@ -21,11 +21,14 @@ Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
 COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
+TRANSLATED: Final = ("anthropic", "cohere", "ollama")
 # Which recordings go through which adapter, by API and provider.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
     ("anthropic_messages", "vertex"): "anthropic",
+    ("cohere_chat_v2", "cohere"): "cohere",
+    ("ollama_chat", "ollama"): "ollama",
     ("openai_chat", "openai"): "openai",
     ("openai_chat", "github_copilot"): "openai",
 }
@@ -93,8 +96,16 @@ class Recording(msgspec.Struct):
         return pieces or self.events()
 
     def events(self) -> list[bytes]:
-        """The answer event by event."""
-        return re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", self.body)
+        """The answer event by event; JSON lines are one event each."""
+        lines = rb"(?<=\n)" if self.body.startswith(b"{") else rb"(?<=\n\n)|(?<=\r\n\r\n)"
+        return re.split(lines, self.body)
+
+    @property
+    def plan(self) -> str:
+        """What a Cohere answer says before its tool calls; `golden.json` leaves it out."""
+        return "".join(
+            msgspec.json.decode(text) for text in re.findall(r'"tool_plan":\s*("(?:[^"\\]|\\.)*")', self.response.body)
+        )
 
 
 class Said(NamedTuple):
@@ -136,13 +147,25 @@ def target(entry: Entry, model: str) -> Target:
 
 
 def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
-    """Return input, output and cached tokens in OpenAI's meaning: the input includes the cached ones."""
+    """Return billed input, output and cached tokens in OpenAI's meaning: the input includes the cached ones."""
     if api == "anthropic_messages":
         cached = usage.get("cache_read_input_tokens") or 0
         written = usage.get("cache_creation_input_tokens") or 0
         return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
+    if api == "cohere_chat_v2":
+        return usage["billed_units.input_tokens"], usage["billed_units.output_tokens"], 0
+    if api == "ollama_chat":
+        return usage.get("prompt_eval_count", 0), usage["eval_count"], 0
     cached = usage.get("prompt_tokens_details.cached_tokens") or 0
     return usage["prompt_tokens"], usage["completion_tokens"], cached
+
+
+def told_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Return what the client is told of it: the same, but for Cohere, which bills other units than tokens."""
+    if api != "cohere_chat_v2":
+        return normal_usage(api, usage)
+    read = usage["tokens.input_tokens"] + usage.get("tokens.image_tokens", 0)
+    return read, usage["tokens.output_tokens"], usage.get("cached_tokens", 0)
 
 
 def chunks(stream: bytes, *, strict: bool) -> list[ChatCompletionChunk]:

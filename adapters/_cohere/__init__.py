@@ -1,0 +1,1 @@
+"""The parts of the Cohere language; `adapters.cohere` puts them together."""

@@ -1,0 +1,1 @@
+"""The parts of the Ollama language; `adapters.ollama` puts them together."""
