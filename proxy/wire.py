@@ -205,7 +205,7 @@ def parse_usage(raw: msgspec.Raw) -> Usage | None:
 
 
 def counted(*found: Number | None) -> Usage | None:
-    """Return the five counts of a `Usage`, in its order; None when one of them cannot be a count."""
+    """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
     counts = [int(count or 0) for count in found]
     return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
 
