@@ -23,7 +23,7 @@ def let_through(name: str, data: bytes) -> bool:
 @pytest.mark.parametrize("name", TARGETS)
 def test_kept_inputs(name: str) -> None:
     """What once broke something, and what looks as if it could, keeps every promise."""
-    assert len(corpus.read(name)) >= 5
+    assert len(seeds(name)) >= 3
     for data in seeds(name):
         let_through(name, data)
 
@@ -38,7 +38,7 @@ def test_changed_inputs(name: str) -> None:
 
 def test_what_is_kept_is_known() -> None:
     """No file of inputs is without its target."""
-    assert {file.stem for file in corpus.KEPT.glob("*")} == set(TARGETS)
+    assert {file.stem for file in corpus.KEPT.glob("*")} <= set(TARGETS)
 
 
 def test_changes_are_the_same_in_every_run() -> None:

@@ -7,9 +7,9 @@ from zlib import crc32
 
 import msgspec
 
-from adapters import anthropic, openai
+from adapters import openai
 from proxy import wire
-from proxy.adapter import Adapter, Target
+from proxy.adapter import Adapter, Target, load, names
 from proxy.classify import classify, fault_of, read_fault, retry_after_s, status_in
 from proxy.errors import KINDS, UpstreamError
 
@@ -28,9 +28,9 @@ def openai_answer(data: bytes) -> bool:
     return answer(openai.ADAPTER, Target("m", quirks), data, variant)
 
 
-def anthropic_answer(data: bytes) -> bool:
-    """A complete answer that is translated."""
-    return answer(anthropic.ADAPTER, Target("claude-3-haiku"), data, crc32(data))
+def translated(name: str, data: bytes) -> bool:
+    """A complete answer in another language."""
+    return answer(load(name), Target("claude-3-haiku"), data, crc32(data))
 
 
 def answer(adapter: Adapter, target: Target, data: bytes, variant: int) -> bool:
@@ -59,7 +59,7 @@ def answer(adapter: Adapter, target: Target, data: bytes, variant: int) -> bool:
 def fault(data: bytes) -> bool:
     """An error answer has a class, a status that is an error, a short text, and no secret of ours."""
     status = _STATUSES[crc32(data) % len(_STATUSES)]
-    for adapter in (openai.ADAPTER, anthropic.ADAPTER):
+    for adapter in map(load, names()):
         check_fault(adapter.parse_error(status, {}, data))
         check_fault(adapter.parse_error(status, {}, data.replace(b'"message":"', b'"message":"no ' + _SECRET)))
     try:

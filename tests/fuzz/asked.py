@@ -4,8 +4,8 @@ from typing import Final
 
 import msgspec
 
-from adapters import anthropic, openai
-from proxy import splice
+from adapters import openai
+from proxy import adapter, splice
 from proxy.adapter import Adapter, Rendered, Target
 from proxy.client import head_bytes
 from proxy.errors import ClientError, ProxyError, UpstreamError
@@ -20,7 +20,9 @@ _NAMES: Final = (b"model", b"stream_options", b"max_tokens", b"usage", b"choices
 _NEW: Final = ("new/model", strict.Object([("\n", strict.Number("1.0"))]))
 _NEW_JSON: Final = (b'"new/model"', b'{"\\n":1.0}')
 _ALL_QUIRKS: Final = Target("new/model", openai.ADAPTER.quirks)
-_CLAUDES: Final = tuple(Target(name) for name in ("claude-3-haiku", "claude-sonnet-4-5", "claude-opus-5-5", "foreign"))
+TRANSLATORS: Final = tuple(name for name in adapter.names() if name != "openai")
+# Models for which an adapter follows other rules; one without such rules gets the last.
+_MODELS: Final = ("claude-3-haiku", "claude-sonnet-4-5", "claude-opus-5-5", "m")
 
 
 def check_refusal(error: ProxyError, *statuses: int) -> None:
@@ -77,23 +79,24 @@ def check_sent(found: ChatRequest, pairs: Pairs, sent: Rendered, *, quirks: bool
 
 
 def rendered(data: bytes) -> bool:
-    """Anthropic's adapter translates a request into valid JSON, or refuses it before anybody is asked."""
+    """Every adapter that translates makes valid JSON of a request, or refuses it before anybody is asked."""
     found = decoded(data)
     if found is None:
         return False
-    verdicts = [translated(anthropic.ADAPTER, found, target) for target in _CLAUDES]
+    pairs = [(name, model) for name in TRANSLATORS for model in _MODELS[0 if name == "anthropic" else -1 :]]
+    verdicts = [translated(adapter.load(name), found, Target(model)) for name, model in pairs]
     return any(verdicts)
 
 
-def translated(adapter: Adapter, found: ChatRequest, target: Target) -> bool:
+def translated(language: Adapter, found: ChatRequest, target: Target) -> bool:
     """Translate a request for one model. Returns False when it was refused."""
     try:
-        sent = adapter.render(found, target)
+        sent = language.render(found, target)
     except UpstreamError as error:
         check_unsent(error)
         return False
     body = strict.object_in(sent.body).last()
-    assert body["model"] == target.model
+    assert body.get("model", target.model) == target.model
     assert sent.path.startswith("/")
     assert sent.path.isascii()
     check_head(sent.dropped, found.model)

@@ -8,8 +8,8 @@ from zlib import crc32
 
 from openai._streaming import SSEDecoder
 
-from adapters import anthropic, openai
-from proxy.adapter import Adapter, StreamParser, Target
+from adapters import openai
+from proxy.adapter import Adapter, StreamParser, Target, load
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.sse import DONE, MAX_EVENT, Decoder, Event, frame
 from proxy.wire import ChatRequest, Usage, decode_chat
@@ -125,10 +125,9 @@ def openai_stream(data: bytes) -> bool:
     return told.code is None
 
 
-def anthropic_stream(data: bytes) -> bool:
-    """Anthropic's events, translated: OpenAI's types to the letter, one role first, one finish last."""
-    variant = crc32(data)
-    told = stream(anthropic.ADAPTER, REQUESTS[variant & 3], Target("claude-3-haiku"), data)
+def translated(name: str, data: bytes) -> bool:
+    """Another language's events: OpenAI's types to the letter, one role first, one finish last."""
+    told = stream(load(name), REQUESTS[crc32(data) & 3], Target("claude-3-haiku"), data)
     chunks_in(told)
     if told.code is not None:
         return False

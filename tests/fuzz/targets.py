@@ -1,7 +1,7 @@
 """The table of fuzz targets. Each takes any bytes and raises only when a promise is broken."""
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Final, NamedTuple
 
@@ -21,18 +21,24 @@ class Target(NamedTuple):
     more: Callable[[], Iterable[bytes]] = tuple
 
 
-def _recorded(api: str, *, stream: bool, ok: bool = True) -> Callable[[], Iterable[bytes]]:
-    """Return what reads the repository's recorded answers of an API."""
+def _recorded(adapter: str, *, stream: bool, ok: bool = True) -> Callable[[], Iterable[bytes]]:
+    """Return what reads the repository's recorded answers for an adapter."""
 
     def read() -> Iterable[bytes]:
         for entry in recordings.entries(recordings.FIXTURES):
-            if (entry.api, entry.stream, entry.status < 400) == (api, stream, ok):
+            if (entry.adapter, entry.stream, entry.status < 400) == (adapter, stream, ok):
                 yield recordings.read(entry).body
 
     return read
 
 
-_OPENAI, _ANTHROPIC = "openai_chat", "anthropic_messages"
+def _translators() -> Iterable[tuple[str, Target]]:
+    """Return the targets of every adapter that translates, whichever there are."""
+    for name in asked.TRANSLATORS:
+        yield f"{name}_stream", Target(partial(streams.translated, name), 300, _recorded(name, stream=True))
+        yield f"{name}_answer", Target(partial(answers.translated, name), 4000, _recorded(name, stream=False))
+
+
 TARGETS: Final[dict[str, Target]] = {
     "request": Target(asked.request, 8000),
     "rendered": Target(asked.rendered, 6000),
@@ -40,14 +46,13 @@ TARGETS: Final[dict[str, Target]] = {
     "named": Target(asked.named, 3000),
     "events": Target(streams.events, 4000),
     "long_events": Target(streams.long_events, 12),
-    "openai_stream": Target(streams.openai_stream, 600, _recorded(_OPENAI, stream=True)),
-    "anthropic_stream": Target(streams.anthropic_stream, 400, _recorded(_ANTHROPIC, stream=True)),
-    "openai_answer": Target(answers.openai_answer, 8000, _recorded(_OPENAI, stream=False)),
-    "anthropic_answer": Target(answers.anthropic_answer, 8000, _recorded(_ANTHROPIC, stream=False)),
-    "fault": Target(answers.fault, 1200, _recorded(_OPENAI, stream=False, ok=False)),
+    "openai_stream": Target(streams.openai_stream, 600, _recorded("openai", stream=True)),
+    "openai_answer": Target(answers.openai_answer, 8000, _recorded("openai", stream=False)),
+    "fault": Target(answers.fault, 1200, _recorded("openai", stream=False, ok=False)),
     "waiting": Target(answers.waiting, 10000),
     "directory": Target(files.directory, 500, files.shipped_files),
     "client_bytes": Target(listener.client_bytes, 300, listener.seeds),
+    **dict(_translators()),
 }
 
 
