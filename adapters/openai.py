@@ -174,9 +174,10 @@ class _Stream:
         if usage is None:
             return data
         self.usage = usage
-        if not chunk.choices:
+        if chunk.choices == []:
             self._usage_chunk = data
             return data
+        # Clients count on `choices`, also where there are none.
         self._usage_chunk = splice.set_value(data, b"choices", b"[]")
         if self._request.include_usage:
             return splice.set_value(data, b"usage", b"null")

@@ -161,6 +161,14 @@ def test_usage_comes_once_at_the_end_when_asked(events: bytes) -> None:
     assert stream.usage == Usage(10, 5)
 
 
+@pytest.mark.parametrize("choices", [{}, {"choices": None}])
+def test_usage_has_choices_even_where_it_came_without(choices: Any) -> None:
+    """Clients count on the key in every chunk."""
+    out = told(parser(usage=True), say("a") + end() + event({"id": "c1", "usage": USAGE, **choices}) + DONE)
+
+    assert chunks(out)[-1] == {"id": "c1", "usage": USAGE, "choices": []}
+
+
 @pytest.mark.parametrize("events", USED)
 def test_usage_is_dropped_when_not_asked(events: bytes) -> None:
     """Neither a key nor a chunk of it reaches the client, but the bill has it."""
