@@ -174,9 +174,10 @@ class _Stream:
         if usage is None:
             return data
         self.usage = usage
-        if not chunk.choices:
+        if chunk.choices == []:
             self._usage_chunk = data
             return data
+        # Clients count on `choices`, also where there are none.
         self._usage_chunk = splice.set_value(data, b"choices", b"[]")
         if self._request.include_usage:
             return splice.set_value(data, b"usage", b"null")
@@ -200,6 +201,8 @@ class _Stream:
 
 def _decode(body: bytes, code: str) -> _Body:
     try:
+        if not body.isascii():
+            body.decode()  # what the decoder skips is passed on, and must be text as well
         return _body.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnavailableError("the upstream's answer is not a chat completion", code=code) from None

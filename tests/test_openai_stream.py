@@ -161,6 +161,14 @@ def test_usage_comes_once_at_the_end_when_asked(events: bytes) -> None:
     assert stream.usage == Usage(10, 5)
 
 
+@pytest.mark.parametrize("choices", [{}, {"choices": None}])
+def test_usage_has_choices_even_where_it_came_without(choices: Any) -> None:
+    """Clients count on the key in every chunk."""
+    out = told(parser(usage=True), say("a") + end() + event({"id": "c1", "usage": USAGE, **choices}) + DONE)
+
+    assert chunks(out)[-1] == {"id": "c1", "usage": USAGE, "choices": []}
+
+
 @pytest.mark.parametrize("events", USED)
 def test_usage_is_dropped_when_not_asked(events: bytes) -> None:
     """Neither a key nor a chunk of it reaches the client, but the bill has it."""
@@ -215,7 +223,12 @@ def test_an_event_named_error_is_an_error() -> None:
     assert type(fault(parser(), wrapped)) is errors.RateLimitError
 
 
-@pytest.mark.parametrize("garbage", [b"{", b"Internal error", b'"text"', b"[]", b'{"choices":{}}', b"[" * 3000])
+NOT_UTF_8 = b'{"choices":[{"delta":{"content":"\xff"}}]}'
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"{", b"Internal error", b'"text"', b"[]", b'{"choices":{}}', b"[" * 3000, NOT_UTF_8]
+)
 def test_garbage_is_a_fault_and_not_forwarded(garbage: bytes) -> None:
     """What was whole before it is the client's; the end of the bytes does not excuse it."""
     assert fault(parser(), say("a") + b"data: " + garbage).code == "upstream_invalid_event"

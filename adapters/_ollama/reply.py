@@ -124,7 +124,9 @@ def finish_of(line: Line, *, called: bool) -> str:
 
 
 def usage_of(line: Line) -> Usage | None:
-    """Return what was counted; a prompt that was cached as a whole has no count. None when there is none at all."""
+    """Return what was counted; a prompt that was cached as a whole has no count. None when there is none at all,
+    or one that cannot be.
+    """
     if line.prompt_eval_count is None and line.eval_count is None:
         return None
-    return Usage(input=int(line.prompt_eval_count or 0), output=int(line.eval_count or 0))
+    return wire.counted(line.prompt_eval_count, line.eval_count)
