@@ -15,10 +15,12 @@ from zlib import crc32
 from aiohttp import web
 
 from proxy.admission import LOOPBACK, Admission
-from proxy.client import Client
-from proxy.connection import Connection, Server, client_of
+from proxy.client import Client, client_of
+from proxy.connection import Connection, Server
 from proxy.errors import ClientError, ProxyError
 from proxy.lane import Lane
+from proxy.metrics import Metrics
+from proxy.room import Room
 from tests.raw_cases import BODY, CASES, SECRET, head
 
 _GOOD: Final = head(f"content-length: {len(BODY)}") + BODY
@@ -34,6 +36,13 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     last: bool
+
+
+class _Head(NamedTuple):
+    """What the door remembers of a head."""
+
+    said: str
+    batch: bool = False
 
 
 class _Kept(asyncio.Transport):
@@ -89,21 +98,21 @@ class _Door:
             client_of(http).fail("", error)
             return client.sent()
         assert isinstance(http.protocol, Connection)
-        said = f"{http.method} {http.raw_path}"
-        http.protocol.learn(http, said)
+        judged = _Head(f"{http.method} {http.raw_path}")
+        http.protocol.learn(http, judged)
         client = client_of(http)
-        self.answer(client, said, body)
+        self.answer(client, judged, body)
         return client.sent()
 
-    async def known(self, client: Client, judged: str, body: bytes) -> None:
+    async def known(self, client: Client, judged: _Head, body: bytes) -> None:
         """The same on the short lane."""
         self.asked += 1
         self.taken += 1
         self.answer(client, judged, body)
 
-    def answer(self, client: Client, said: str, body: bytes) -> None:
+    def answer(self, client: Client, judged: _Head, body: bytes) -> None:
         """Say which request this was taken for."""
-        client.send(200, "", sha256(said.encode("utf-8", "surrogateescape") + body).hexdigest().encode())
+        client.send(200, "", sha256(judged.said.encode("utf-8", "surrogateescape") + body).hexdigest().encode())
 
 
 def client_bytes(data: bytes) -> bool:
@@ -139,7 +148,7 @@ async def _said(pieces: list[bytes], *, lane: bool) -> tuple[list[Answer], int]:
     """Return the answers to these pieces of a connection, and how many of them took the short lane."""
     loop, door, faults = asyncio.get_running_loop(), _Door(), list[dict[str, Any]]()
     loop.set_exception_handler(lambda _, context: faults.append(context))
-    short = Lane[str](door.known, set(), 1 << 20, 30.0) if lane else None
+    short = Lane[_Head](door.known, Room(100, Metrics().shed), 1 << 20, 30.0) if lane else None
     server = Server(door.handle, door.refuse, lane=short)
     connection, transport = server(), _Kept()
     connection.connection_made(transport)
