@@ -26,6 +26,8 @@ SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
     ("anthropic_messages", "vertex"): "anthropic",
+    ("gemini", "gemini"): "gemini",
+    ("gemini", "vertex"): "vertex",
     ("openai_chat", "openai"): "openai",
     ("openai_chat", "github_copilot"): "openai",
 }
@@ -39,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True):
     api: str
     status: int
     stream: bool
+    features: list[str] = []
     root: str = ""
 
     @property
@@ -141,6 +144,12 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         cached = usage.get("cache_read_input_tokens") or 0
         written = usage.get("cache_creation_input_tokens") or 0
         return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
+    if api == "gemini":
+        prompt = (usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0)
+        answer = (usage.get("candidatesTokenCount") or 0) + (usage.get("thoughtsTokenCount") or 0)
+        # The total is Google's own sum of all; where it is not told, the parts are.
+        total = usage.get("totalTokenCount") or prompt + answer
+        return prompt, total - prompt, usage.get("cachedContentTokenCount") or 0
     cached = usage.get("prompt_tokens_details.cached_tokens") or 0
     return usage["prompt_tokens"], usage["completion_tokens"], cached
 
