@@ -70,7 +70,7 @@ class Golden(msgspec.Struct):
     text: str
     reasoning: str
     tool_calls: list[tuple[Any, Any]]
-    finish: str | None
+    finish: str | int | None
     openai_finish: str | None
     usage: dict[str, Any]
     error: str | None
@@ -146,9 +146,11 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         return usage["input_tokens"] + cached + written, usage["output_tokens"], cached
     if api == "gemini":
         prompt = (usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0)
-        answer = (usage.get("candidatesTokenCount") or 0) + (usage.get("thoughtsTokenCount") or 0)
-        # The total is Google's own sum of all; where it is not told, the parts are.
-        total = usage.get("totalTokenCount") or prompt + answer
+        answer = usage.get("candidatesTokenCount") or 0
+        total = usage.get("totalTokenCount") or 0
+        if total < prompt + answer:
+            # The total is Google's own sum of all; where it was not told, or edited, the parts are.
+            total = prompt + answer + (usage.get("thoughtsTokenCount") or 0)
         return prompt, total - prompt, usage.get("cachedContentTokenCount") or 0
     cached = usage.get("prompt_tokens_details.cached_tokens") or 0
     return usage["prompt_tokens"], usage["completion_tokens"], cached
