@@ -39,8 +39,9 @@ for model in sys.argv[1:]:
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the keys of this machine away."""
     for row in tomllib.loads((shipped() / CATALOG).read_text())["provider"]:
-        for field in ("api_key", "base_url"):
-            monkeypatch.delenv(row.get(field, "").removeprefix("env:") or "NONE", raising=False)
+        keys = row.get("api_key", [])
+        for place in [row["base_url"], *([keys] if isinstance(keys, str) else keys)]:
+            monkeypatch.delenv(place.removeprefix("env:"), raising=False)
     monkeypatch.delenv("SIDECAR_API_KEYS", raising=False)
 
 
