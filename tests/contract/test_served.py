@@ -123,10 +123,13 @@ async def test_no_answer_reaches_the_sdk_as_an_error(entry: Entry, served: Start
     recording = corpus.read(entry)
     running, client, _ = await served(entry, stream(recording.body) if entry.stream else reply(recording.body))
 
-    with pytest.raises(openai.APIError) as raised:
+    async def ask() -> None:
         answer = await client.chat.completions.create(**(STREAMED if entry.stream else ASKED))
         async for _ in answer:
             pass
+
+    with pytest.raises(openai.APIError) as raised:
+        await ask()
 
     # What was cut after the first words has a name of its own.
     assert raised.value.code in (NO_ANSWER[entry.file], "upstream_interrupted")
