@@ -108,7 +108,7 @@ FILES: Final = "https://generativelanguage.googleapis.com/v1beta/files/a1"
     ],
 )  # fmt: skip
 def test_image_is_sent_inline_or_by_reference(url: str, part: Any) -> None:
-    """An image is inline or an address whose type is known; alone it gets a text beside it, for models that want one."""
+    """An image is inline or an address whose type is known; alone it gets a text beside it."""
     found = turns(
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url, "detail": "low"}}]},
         {"role": "user", "content": [{"type": "image_url", "image_url": url}]},
@@ -241,7 +241,7 @@ def test_unanswered_last_call_gets_a_placeholder() -> None:
 
 
 def test_late_result_finds_its_call() -> None:
-    """A result that comes after the conversation went on is put where its call is answered, its pictures where it is."""
+    """A result that comes after the conversation went on is put where its call is answered; its pictures stay."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QQ=="}}
     history = (HI, called(call("a")), HI, {"role": "assistant", "content": "ok"})
 
@@ -267,15 +267,13 @@ def test_result_without_an_id_is_refused() -> None:
 
 def test_ids_go_to_models_that_take_them() -> None:
     """From Gemini 3 on, calls and results carry the client's ids, each of them once; before that ids are a 400."""
-    history = (
-        HI, called(call("a"), call("a")), result("a", "1"), result("a", "2"), called(call("a"), call("")), result("a", "3")
-    )  # fmt: skip
+    first = (HI, called(call("a"), call("a")), result("a", "1"), result("a", "2"))
+    history = (*first, called(call("a"), call("")), result("a", "3"))
 
     found = turns(*history)
 
-    answers = [(part["functionResponse"]["id"], part["functionResponse"]["response"]["output"])
-               for _, parts in found[2::2] for part in parts]  # fmt: skip
-    assert answers[:3] == [("a", "1"), ("a_2", "2"), ("a_3", "3")]
+    results = [part["functionResponse"] for _, parts in found[2::2] for part in parts]
+    assert [(one["id"], one["response"]["output"]) for one in results][:3] == [("a", "1"), ("a_2", "2"), ("a_3", "3")]
     assert [part["functionCall"]["id"] for _, parts in found[1::2] for part in parts] == ["a", "a_2", "a_3", "call"]
     assert b'"id"' not in msgspec.json.encode(turns(*history, model=BUDGET))
 
@@ -289,6 +287,7 @@ def test_ids_go_to_models_that_take_them() -> None:
         ("null", b'{"arguments":"null"}'),
         ("[1]", b'{"arguments":"[1]"}'),
         ('{"a":', b'{"arguments":"{\\"a\\":"}'),
+        ('{"a":"\\u00e9"}', b'{"a":"\\u00e9"}'),
         ('{"a":"\\ud83d!"}', b'{"arguments":"{\\"a\\":\\"\\\\ud83d!\\"}"}'),
     ],
 )  # fmt: skip

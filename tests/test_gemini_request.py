@@ -52,7 +52,7 @@ def test_plain_request_has_no_more_than_its_turns() -> None:
 
 def test_sampling_has_geminis_words() -> None:
     """Each parameter has its counterpart, values untouched."""
-    fields = {"temperature": 1.7, "top_p": 0.5, "top_k": 7, "seed": 3, "n": 2, "stop": ["a", "", "b"]}
+    fields: Any = {"temperature": 1.7, "top_p": 0.5, "top_k": 7, "seed": 3, "n": 2, "stop": ["a", "", "b"]}
 
     assert config(**fields) == {
         "temperature": 1.7,
@@ -134,7 +134,7 @@ def test_logprobs_are_asked_for() -> None:
     ],
 )
 def test_reasoning_effort_follows_the_family(model: str, effort: str, thinking: Any, dropped: bool) -> None:
-    """Effort is a level from Gemini 3 on, a budget before, nothing for the oldest; none is off, or the least there is."""
+    """Effort is a level from Gemini 3 on, a budget before, nothing for the oldest; none is the least there is."""
     rendered = render(model=model, reasoning_effort=effort)
 
     body = msgspec.json.decode(rendered.body)

@@ -118,6 +118,7 @@ def test_nothing_counts_before_content() -> None:
     """Events with counts or empty parts do not commit the answer; a reason does."""
     stream = parser()
     stream.feed(piece(said(""), usageMetadata={"promptTokenCount": 1}) + event(responseId=None))
+    stream.feed(b'data: {"usageMetadata":{"promptTokenCount":1}}\n\n')
     assert not stream.started
     stream.feed(piece(finish="STOP"))
     assert stream.started
@@ -163,6 +164,17 @@ def test_error_between_the_events_is_told(before: bytes, error: bytes, size: int
 
     assert raised.value.message == "busy"
     assert stream.started is bool(before)
+
+
+@pytest.mark.parametrize("cut", range(1, 14))
+def test_error_is_found_wherever_the_bytes_are_cut(cut: int) -> None:
+    """The end of the last event may be cut in the middle of its blank line."""
+    stream, before = parser(), piece(said("a"))
+    stream.feed(before[: len(before) - 7 + cut] + ERROR[: max(cut - 7, 0)])
+    stream.feed(before[len(before) - 7 + cut :] + ERROR[max(cut - 7, 0) :] if cut < 7 else ERROR[cut - 7 :])
+
+    with pytest.raises(errors.OverloadedError):
+        stream.close()
 
 
 def test_error_as_an_event_is_told() -> None:

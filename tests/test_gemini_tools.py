@@ -85,7 +85,8 @@ def test_refused_keywords_become_words() -> None:
             "title": {"type": "string", "title": "Title", "format": "uuid"},
             "n": {"description": "N.", "type": "integer", "exclusiveMinimum": 0},
             "kind": {"const": "a"},
-            "flag": {"const": True, "type": "boolean"},
+            "flag": {"const": True},
+            "one": {"const": 1, "type": "number"},
             "nil": {"const": None},
             "any": True,
             "list": {"type": "array", "items": {"oneOf": [{"const": 1}, {"const": 1.5}, True]}},
@@ -100,6 +101,7 @@ def test_refused_keywords_become_words() -> None:
             "n": {"description": 'N.\n\n{"exclusiveMinimum":0}', "type": "integer"},
             "kind": {"enum": ["a"], "type": "string"},
             "flag": {"enum": [True], "type": "boolean"},
+            "one": {"enum": [1], "type": "number"},
             "nil": {"enum": [None]},
             "any": True,
             "list": {
@@ -158,6 +160,16 @@ def test_tool_choice_is_translated(fields: Any, choice: Any) -> None:
     found = sent(tools=[TOOL], **fields).get("toolConfig")
 
     assert found == (None if choice is None else {"functionCallingConfig": choice})
+
+
+def test_choice_of_a_renamed_tool_is_renamed() -> None:
+    """A tool is chosen by the name that Gemini knows."""
+    tool = {"type": "function", "function": {"name": "a/b"}}
+
+    body = sent(tools=[tool], tool_choice=tool)
+
+    legal = body["tools"][0]["functionDeclarations"][0]["name"]
+    assert body["toolConfig"]["functionCallingConfig"]["allowedFunctionNames"] == [legal]
 
 
 OTHER: Final = {"type": "function", "function": {"name": "other"}}

@@ -108,11 +108,7 @@ class Stream:
 
     def _stray_fault(self, cut: UpstreamError) -> UpstreamError:
         """Return the error that was told outside of the events, else `cut`."""
-        told = fault_inside(self._stray)
-        if told is None:
-            return cut
-        told.before = cut.before
-        return told
+        return fault_inside(self._stray) or cut
 
     def _step(self, event: sse.Event) -> bytes:
         answer = _decode(event.data)
