@@ -86,7 +86,7 @@ def test_refused_keywords_become_words() -> None:
             "n": {"description": "N.", "type": "integer", "exclusiveMinimum": 0},
             "kind": {"const": "a"},
             "flag": {"const": True},
-            "one": {"const": 1, "type": "number"},
+            "one": {"type": "number", "const": 1},
             "nil": {"const": None},
             "any": True,
             "list": {"type": "array", "items": {"oneOf": [{"const": 1}, {"const": 1.5}, True]}},

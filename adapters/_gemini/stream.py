@@ -73,13 +73,17 @@ class Stream:
         self._counts = Counts()
         self._choices: dict[int, _Choice] = {}
         self._response_id: str | None = None
-        self._stray = b""
+        # The piece with the end of the last event, and what came after it.
+        self._since = b""
         self._out: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
         """Return the chunks for `data`."""
         events = self._sse.feed(data)
-        self._keep_stray(data, between=bool(events))
+        if events:
+            self._since = data
+        elif len(self._since) < _MAX_STRAY:
+            self._since += data
         return each(events, self._step)
 
     def close(self) -> bytes:
@@ -96,19 +100,12 @@ class Stream:
             self._out.append(self._chunks().counts(self._counts))
         return last + self._taken() + sse.DONE
 
-    def _keep_stray(self, data: bytes, *, between: bool) -> None:
-        """Keep what came since the last event: an error in mid-stream is JSON that belongs to no event."""
-        if between:
-            last = data[max(data.rfind(b"\ndata:"), 0) :].replace(b"\r\n", b"\n")
-            _, blank, rest = last.partition(b"\n\n")
-            # Without a blank line in it, the piece began in the middle of one.
-            self._stray = rest if blank else last
-        elif len(self._stray) < _MAX_STRAY:
-            self._stray += data
-
     def _stray_fault(self, cut: UpstreamError) -> UpstreamError:
-        """Return the error that was told outside of the events, else `cut`."""
-        return fault_inside(self._stray) or cut
+        """Return the error that was told outside of the events, as JSON behind the last of them; else `cut`."""
+        text = self._since.replace(b"\r\n", b"\n")
+        behind = text[max(text.rfind(b"\ndata:"), 0) :].partition(b"\n\n")[2]
+        # When the piece began at or in the blank line of its event, the text is all there is.
+        return fault_inside(behind) or fault_inside(text) or cut
 
     def _step(self, event: sse.Event) -> bytes:
         answer = _decode(event.data)
