@@ -14,10 +14,10 @@ OUTSIDE = "from adapters.openai import ADAPTER as ADAPTER\n"
 
 def test_the_built_in_languages_are_listed() -> None:
     """A language is a file in `adapters/`; what begins with _ is a helper."""
-    assert names() == ["anthropic", "openai"]
+    assert names() == ["anthropic", "gemini", "openai", "vertex"]
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "adapters.openai"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "gemini", "vertex", "adapters.openai"])
 def test_a_language_is_loaded_by_its_name(name: str) -> None:
     """Each module says which object speaks it, and loading twice gives the same one."""
     adapter = load(name)
@@ -39,7 +39,7 @@ def test_a_language_may_come_from_outside(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["nothing", "no.such.module", "proxy.errors", ".openai", "", "_anthropic"])
 def test_an_unknown_language_lists_the_known(name: str) -> None:
     """Whoever misspells a name is told which there are."""
-    with pytest.raises(LookupError, match=r"built in: anthropic, openai") as caught:
+    with pytest.raises(LookupError, match=r"built in: anthropic, gemini, openai, vertex") as caught:
         load(name)
     assert repr(name) in str(caught.value)
 
