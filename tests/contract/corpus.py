@@ -22,7 +22,7 @@ Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
 COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
-TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "ollama")
+TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "gemini", "ollama", "vertex")
 # Which recordings go through which adapter, by API and provider.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
@@ -31,6 +31,8 @@ SPOKEN: Final = {
     ("bedrock_converse", "bedrock"): "bedrock",
     ("cohere_chat_v2", "cohere"): "cohere",
     ("ollama_chat", "ollama"): "ollama",
+    ("gemini", "gemini"): "gemini",
+    ("gemini", "vertex"): "vertex",
     ("openai_chat", "openai"): "openai",
     ("openai_chat", "github_copilot"): "openai",
 }
@@ -44,6 +46,7 @@ class Entry(msgspec.Struct, frozen=True):
     api: str
     status: int
     stream: bool
+    features: list[str] = []
     root: str = ""
 
     @property
@@ -73,7 +76,7 @@ class Golden(msgspec.Struct):
     text: str
     reasoning: str
     tool_calls: list[tuple[Any, Any]]
-    finish: str | None
+    finish: str | int | None
     openai_finish: str | None
     usage: dict[str, Any]
     error: str | None
@@ -176,6 +179,14 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         return usage["billed_units.input_tokens"], usage["billed_units.output_tokens"], 0
     if api == "ollama_chat":
         return usage.get("prompt_eval_count", 0), usage["eval_count"], 0
+    if api == "gemini":
+        prompt = (usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0)
+        answer = usage.get("candidatesTokenCount") or 0
+        total = usage.get("totalTokenCount") or 0
+        if total < prompt + answer:
+            # The total is Google's own sum of all; where it was not told, or edited, the parts are.
+            total = prompt + answer + (usage.get("thoughtsTokenCount") or 0)
+        return prompt, total - prompt, usage.get("cachedContentTokenCount") or 0
     cached = usage.get("prompt_tokens_details.cached_tokens") or 0
     return usage["prompt_tokens"], usage["completion_tokens"], cached
 
