@@ -1,0 +1,94 @@
+"""`python -m loadtests.reliability.inside FILE serve ...`: a sidecar that writes down on SIGUSR1 what is alive in it.
+
+Its event loop is asked for a turn every few milliseconds; what a turn comes late is the loop's lag. The product is
+changed in one place: its `App` starts the clock, too.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import msgspec
+
+from loadtests.reliability.bed import INSIDE, Bed, wait_until
+from loadtests.report import percentile
+from proxy.__main__ import main
+from proxy.app import App
+from proxy.commands import serve
+
+_TICK_S: Final = 0.005
+_ANSWER_S: Final = 20.0
+
+
+class Snapshot(msgspec.Struct):
+    """`tasks` of the event loop, the product's objects by type, and its lag since the last snapshot, in ms."""
+
+    number: int
+    tasks: int
+    objects: dict[str, int]
+    lag_p50_ms: float
+    lag_p99_ms: float
+    lag_max_ms: float
+
+
+class Watched(App):
+    """An app that can be looked into."""
+
+    file: Path
+
+    async def start(self) -> None:
+        """Start, and start watching."""
+        await super().start()
+        self._loop = asyncio.get_running_loop()
+        self._late_ms: list[float] = []
+        self._number = 0
+        self._loop.add_signal_handler(signal.SIGUSR1, self._write_down)
+        self._due = self._loop.time() + _TICK_S
+        self._loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._late_ms.append((now - self._due) * 1000)
+        self._due = now + _TICK_S
+        self._loop.call_at(self._due, self._tick)
+
+    def _write_down(self) -> None:
+        late_ms, self._late_ms = self._late_ms, []
+        gc.collect()
+        kinds = map(type, gc.get_objects())
+        objects = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__.startswith("proxy"))
+        self._number += 1
+        lag = (percentile(late_ms, 0.5), percentile(late_ms, 0.99), max(late_ms, default=0.0))
+        snapshot = Snapshot(self._number, len(asyncio.all_tasks(self._loop)), dict(objects), *lag)
+        new = self.file.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(snapshot))
+        new.rename(self.file)
+        self._due = self._loop.time() + _TICK_S  # not the collector's time
+
+
+def look_inside(it: Bed) -> Snapshot:
+    """Return a fresh snapshot. Raises RuntimeError when none comes."""
+    file = it.directory / INSIDE
+    before = _read(file)
+    it.sidecar.signal(signal.SIGUSR1)
+    if wait_until(lambda: _read(file) != before, _ANSWER_S, 0.02) is None:
+        raise RuntimeError("the sidecar writes nothing down")
+    found = _read(file)
+    assert found is not None
+    return found
+
+
+def _read(file: Path) -> Snapshot | None:
+    data: Any = file.read_bytes() if file.exists() else None
+    return msgspec.json.decode(data, type=Snapshot) if data else None
+
+
+if __name__ == "__main__":
+    Watched.file = Path(sys.argv[1])
+    with patch.object(serve, "App", Watched):
+        sys.exit(main(sys.argv[2:]))
