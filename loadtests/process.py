@@ -67,9 +67,9 @@ class Process:
         except subprocess.TimeoutExpired:
             return None
 
-    def wait_ready(self, url: str) -> None:
+    def wait_ready(self, url: str, within_s: float = _START_S) -> None:
         """Return when `url` answers 200. Raises RuntimeError with the end of the log when it does not in time."""
-        ends = time.monotonic() + _START_S
+        ends = time.monotonic() + within_s
         while time.monotonic() < ends and self._child.poll() is None:
             try:
                 with _open(url, timeout=1):

@@ -16,13 +16,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from loadtests.reliability.endings import drain, leave
+from loadtests.reliability.faults import every_fifth
 from loadtests.reliability.figure import Figure, Line, Settings, exit_code, render
+from loadtests.reliability.outage import dark
+from loadtests.reliability.overload import overload
+from loadtests.reliability.reloads import reloads
+from loadtests.reliability.soak import files, soak
 from loadtests.reliability.streams import five_thousand, large_bodies, thousand
+from loadtests.reliability.workers import kill
 from loadtests.report import machine
 
 FIGURES: Final = (
     Figure("L1", "1000 streams of 40 events at once", thousand),
     Figure("L2", "5000 streams of 20 events", five_thousand),
+    Figure("L3", "soak: streams, answers, faults, clients that leave", soak),
+    Figure("L4", "files after a load", files),
+    Figure("L5", "10 000 requests, every fifth meets a fault", every_fifth),
+    Figure("L6", "the first choice dark for a minute, then back", dark),
+    Figure("L7", "one of two workers killed", kill),
+    Figure("L8", "100 reloads of the policies in 30 s", reloads),
+    Figure("L9", "SIGTERM under open streams", drain),
+    Figure("L10", "500 clients leave at once", leave),
+    Figure("L11", "three times what may be in flight", overload),
     Figure("L13", "L1 with requests of 1 MiB", large_bodies),
 )
 

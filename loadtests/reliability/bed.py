@@ -100,7 +100,10 @@ def upstream(directory: Path) -> Iterator[Upstream]:
 
 @contextmanager
 def bed(
-    *arguments: str, providers: Sequence[str] = PROVIDERS[:2], first_s: float = 60, idle_s: float = 60,
+    *arguments: str,
+    providers: Sequence[str] = PROVIDERS[:2],
+    first_s: float = 60,
+    idle_s: float = 60,
     inside: bool = False,
 ) -> Iterator[Bed]:
     """Run upstream and sidecar; `arguments` go to `serve`. `inside`: one that can be looked into."""

@@ -16,7 +16,7 @@ _FAULT: Final = 400
 
 
 class Kind(StrEnum):
-    """RIGHT: whole and byte-equal. REFUSED: an OpenAI error. TOLD: right so far, then an error event. WRONG: the rest."""
+    """RIGHT: whole, byte-equal. REFUSED: an OpenAI error. TOLD: right so far, then an error event. WRONG: the rest."""
 
     RIGHT = "right"
     REFUSED = "refused"
@@ -38,30 +38,42 @@ class _Error(msgspec.Struct):
     code: str | None
 
 
+class _LooseError(msgspec.Struct):
+    message: str
+    type: str | None = None
+    code: str | int | None = None
+
+
 class _Body(msgspec.Struct):
     error: _Error
 
 
+class _LooseBody(msgspec.Struct):
+    error: _LooseError
+
+
 _error: Final = msgspec.json.Decoder(_Body)
+_loose_error: Final = msgspec.json.Decoder(_LooseBody)
+_Errors = msgspec.json.Decoder[_Body] | msgspec.json.Decoder[_LooseBody]
 
 
 def judge(outcome: Outcome) -> Judged:
     """Judge an answer of the sidecar: it must be byte-equal to what the upstream that it names has sent."""
     model = outcome.headers.get("x-sidecar-upstream", "").partition("/")[2]
-    return _judged(outcome, lambda: _equal(outcome, model))
+    return _judged(outcome, lambda: _equal(outcome, model), _error)
 
 
 def judge_words(outcome: Outcome) -> Judged:
-    """Judge an answer of a gateway that writes it anew: only its words and its end count."""
-    return _judged(outcome, lambda: _says_the_same(outcome))
+    """Judge an answer of a gateway that writes it anew: words and end count, and of an error its message."""
+    return _judged(outcome, lambda: _says_the_same(outcome), _loose_error)
 
 
-def _judged(outcome: Outcome, content: Callable[[], Judged]) -> Judged:
+def _judged(outcome: Outcome, content: Callable[[], Judged], errors: _Errors) -> Judged:
     if outcome.end != "whole":
         return Judged(Kind.WRONG, outcome.end if outcome.end != "cut" or outcome.status else "no answer")
     if outcome.status >= _FAULT:
         try:
-            return Judged(Kind.REFUSED, f"{outcome.status} {_error.decode(outcome.body).error.code}")
+            return Judged(Kind.REFUSED, f"{outcome.status} {errors.decode(outcome.body).error.code}")
         except msgspec.MsgspecError:
             return Judged(Kind.WRONG, f"{outcome.status} without an OpenAI error")
     return content() if outcome.status == _OK else Judged(Kind.WRONG, f"status {outcome.status}")
@@ -81,12 +93,12 @@ def _equal(outcome: Outcome, model: str) -> Judged:
     before = [b"".join(events[:count]) for count in range(2, len(events) - 1)]
     if body[:begin] not in before or DONE in body:
         return Judged(Kind.WRONG, "something else before the error event")
-    return _told(body[begin:])
+    return _told(body[begin:], _error)
 
 
-def _told(event: bytes) -> Judged:
+def _told(event: bytes, errors: _Errors) -> Judged:
     try:
-        return Judged(Kind.TOLD, str(_error.decode(event.removeprefix(b"data: ").rstrip(b"\n")).error.code))
+        return Judged(Kind.TOLD, str(errors.decode(event.removeprefix(b"data: ").rstrip(b"\n")).error.code))
     except msgspec.MsgspecError:
         return Judged(Kind.WRONG, "an error event that is no OpenAI error")
 
@@ -95,7 +107,7 @@ def _difference(outcome: Outcome) -> str:
     """Return what is wrong with a body, in a few words that can be counted."""
     nonce = outcome.script.nonce
     run = nonce.partition("-")[0].encode()
-    others = outcome.body.replace(f"{nonce}.".encode(), b"").replace(f"{nonce}\"".encode(), b"")
+    others = outcome.body.replace(f"{nonce}.".encode(), b"").replace(f'{nonce}"'.encode(), b"")
     if run in others:
         return "crossed: another request's nonce"
     return "cut without a word" if outcome.script.stream and DONE not in outcome.body else "damaged"
@@ -126,7 +138,7 @@ def _says_the_same(outcome: Outcome) -> Judged:
             return _compared(_answer.decode(body).choices[0].message.content or "", text)
         data = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ")]
         if data and data[-1].startswith(b'{"error":'):
-            return _told(b"data: " + data[-1])
+            return _told(data[-1], _loose_error)
         if not data or data[-1] != b"[DONE]":
             return Judged(Kind.WRONG, "cut without a word")
         choices = [choice for line in data[:-1] for choice in _answer.decode(line).choices]

@@ -1,4 +1,4 @@
-"""What a request asks of the scripted upstream, and the bytes of the right answer. Upstream and client both read it here.
+"""What a request asks of the scripted upstream, and the bytes of the right answer; for upstream and client alike.
 
 A script travels in the prompt, so that it passes through any gateway: `nonce=7f-1 events=40 gap=0.1|filler|7f-1`.
 """
@@ -23,7 +23,7 @@ class DamagedError(Exception):
 class Script(NamedTuple):
     """One request's script. Seconds: `wait` before the answer, `gap` before each event.
 
-    `fault` names what goes wrong, at the first `faulty` attempts with this nonce. `size`: bytes of filler in the prompt.
+    `fault`: what goes wrong, at the first `faulty` attempts with this nonce. `size`: bytes of filler in the prompt.
     """
 
     nonce: str
@@ -36,9 +36,7 @@ class Script(NamedTuple):
     size: int = 0
 
     @classmethod
-    def new(
-        cls, *, stream: bool = True, events: int = 4, gap: float = 0.0, wait: float = 0.0, fault: str = ""
-    ) -> Self:
+    def new(cls, *, stream: bool = True, events: int = 4, gap: float = 0.0, wait: float = 0.0, fault: str = "") -> Self:
         """Return a script with a nonce of its own."""
         return cls(f"{_run}-{next(_numbers)}", stream, events, gap, wait, fault)
 

@@ -67,9 +67,7 @@ def large_bodies(settings: Settings) -> list[Line]:
         ]
 
 
-def _streams(
-    it: Bed, count: int, *, events: int, gap: float, size: int = 0, over_s: float = 0.0
-) -> tuple[Tally, Peak]:
+def _streams(it: Bed, count: int, *, events: int, gap: float, size: int = 0, over_s: float = 0.0) -> tuple[Tally, Peak]:
     scripts = [Script.new(events=events, gap=gap)._replace(size=size) for _ in range(count)]
 
     async def run() -> tuple[Tally, Peak]:

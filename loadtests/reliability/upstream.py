@@ -1,6 +1,6 @@
 """A provider on loopback that does what each request's script says, and keeps a journal: `python -m` this file.
 
-It prints its port. `/NAME/v1/...` is the provider NAME; `/control/...` tells the journal and turns providers off and on.
+It prints its port. `/NAME/v1/...` is the provider NAME; `/control/...` tells the journal, and turns a provider off.
 Raw asyncio, so that it can do what no HTTP library would.
 """
 
@@ -96,8 +96,8 @@ class Connection(asyncio.Protocol):
             self._need = len(head) + 4 + int(length or 0)
         if len(self._data) >= self._need:
             whole, self._need, self._data = bytes(self._data), 0, bytearray()
-            head, _, body = whole.partition(b"\r\n\r\n")
-            self._take(head.split(b" ", 2)[1].decode(), body)
+            request, _, body = whole.partition(b"\r\n\r\n")
+            self._take(request.split(b" ", 2)[1].decode(), body)
 
     def _take(self, path: str, body: bytes) -> None:
         _, provider, *rest = path.split("/")
@@ -105,6 +105,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(_answer(200, self._control(*rest)))
             return
         journal = self._journal
+        if rest[-2:] != ["chat", "completions"]:
+            self._transport.write(_error(404))
+            return
         journal.times[provider].append(time.monotonic())
         if provider in journal.dark:
             self._transport.abort()

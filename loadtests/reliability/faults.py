@@ -1,0 +1,157 @@
+"""L5: every fifth request meets a fault at its first attempt. Nobody may notice, and nothing may be lost or doubled."""
+
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import uvloop
+
+from loadtests.process import Process, free_port
+from loadtests.reliability.bed import MODEL, PROVIDERS, Upstream, bed, upstream
+from loadtests.reliability.client import Client, Outcome, in_turn
+from loadtests.reliability.figure import Line, Settings, at_least, at_most, exactly, told
+from loadtests.reliability.judge import Judged, Kind, Tally, judge, judge_words, tally
+from loadtests.reliability.script import Script
+
+_EVERY: Final = 5
+_SUCCESS: Final = 0.999
+_ATTEMPTS: Final = 1.25
+_HANDS: Final = 64
+# Before the first content, so that a fallback is allowed. No 429 and no Retry-After: they would rest the upstream, and
+# then it meets no more faults.
+BEFORE: Final = (
+    "500",
+    "502",
+    "503",
+    "529",
+    "html",
+    "malformed",
+    "half",
+    "close",
+    "reset",
+    "cut-0",
+    "end-0",
+    "garbage-0",
+)
+# Behind it, where only an error event is left.
+BEHIND: Final = ("cut", "end", "garbage", "error", "stall")
+_EVENTS: Final = 6
+_IDLE_S: Final = 2.0
+# LiteLLM takes some 20 ms of CPU a request.
+_LITELLM_COUNT: Final = 500
+_LITELLM_HANDS: Final = 8
+_LITELLM: Final = """model_list:
+{models}litellm_settings:
+  telemetry: false
+  num_retries: 2
+  request_timeout: 10
+router_settings:
+  allowed_fails: 1000000
+  disable_cooldowns: true
+general_settings:
+  dangerously_permit_weak_or_unset_master_key: true
+"""
+_LITELLM_MODEL: Final = """  - model_name: {model}
+    litellm_params:
+      model: openai/{name}1
+      api_base: http://127.0.0.1:{port}/{name}/v1
+      api_key: none
+"""
+_LITELLM_START_S: Final = 120.0
+
+
+def every_fifth(settings: Settings) -> list[Line]:
+    """L5: 10 000 requests, half of them streams, a fault for every fifth; then faults in the middle of streams."""
+    count = settings.count(10_000, 50)
+    with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
+        found = _ask(it.port, scripts(count), _HANDS, judge)
+        lines = _lines(it.upstream.journal(), count, found)
+        broken = [_broken(number) for number in range(settings.count(1000, 20))]
+        middle = _ask(it.port, broken, _HANDS, judge)
+        lines += [
+            exactly("faults in mid-stream: right so far, then an error event", len(broken), middle.kinds[Kind.TOLD]),
+            exactly("still in flight", 0, it.status()["in_flight"]),
+            exactly("faults of its own in the log", 0, it.events()["fault"]),
+        ]
+        if middle.kinds[Kind.TOLD] < len(broken):
+            lines.append(told("answers in mid-stream", middle))
+    return lines + (litellm(settings, settings.litellm) if settings.litellm else [])
+
+
+def scripts(count: int) -> list[Script]:
+    """Return `count` scripts: every other a stream, every fifth with a fault, all kinds of them in both modes."""
+    faults = cycle(BEFORE)
+    return [
+        Script.new(stream=number % 2 == 0, events=_EVENTS, fault=next(faults) if number % _EVERY == 0 else "")
+        for number in range(count)
+    ]
+
+
+def _broken(number: int) -> Script:
+    """Return a stream that breaks behind 1 to 5 content events, in each of the ways in turn."""
+    kind, after = BEHIND[number % len(BEHIND)], number // len(BEHIND) % (_EVENTS - 1) + 1
+    return Script.new(events=_EVENTS, fault=f"{kind}-{after}")
+
+
+def _ask(port: int, asked: list[Script], hands: int, judged_by: Callable[[Outcome], Judged]) -> Tally:
+    async def run() -> list[Outcome]:
+        client = Client(port, MODEL)
+        outcomes = await in_turn(client, asked, hands)
+        client.close()
+        return outcomes
+
+    return tally(uvloop.run(run()), judged_by)
+
+
+def _lines(journal: dict[str, Any], count: int, found: Tally) -> list[Line]:
+    met = sum(journal["played"].values())
+    return [
+        exactly("terminal outcomes", count, found.total),
+        exactly("lost, crossed, cut or damaged", 0, found.kinds[Kind.WRONG]),
+        exactly("answered twice by an upstream (nonce)", 0, journal["answered_twice"]),
+        exactly("damaged on the way to an upstream", 0, journal["damaged"]),
+        at_least("clients that got their right answer", _SUCCESS, round(found.kinds[Kind.RIGHT] / count, 5)),
+        at_most("attempts per request", _ATTEMPTS, round(journal["attempts"] / count, 4)),
+        at_least("requests that met a fault", 0.99 / _EVERY, round(met / count, 4)),
+        told("answers", found),
+    ]
+
+
+def litellm(settings: Settings, environment: Path) -> list[Line]:
+    """Return the same through LiteLLM's proxy, retries on, over the same four providers. Only words are compared."""
+    count = settings.count(_LITELLM_COUNT, 50)
+    with TemporaryDirectory() as name, upstream(Path(name)) as up:
+        port, version = free_port(), _version(environment)
+        with Process(_command(environment, Path(name), up, port), Path(name) / "litellm.log") as process:
+            process.wait_ready(f"http://127.0.0.1:{port}/health/liveliness", _LITELLM_START_S)
+            before = _ask(port, scripts(count), _LITELLM_HANDS, judge_words)
+            lines = _lines(up.journal(), count, before)
+            broken = [_broken(number) for number in range(settings.count(100, 20)) if BEHIND[number % 5] != "stall"]
+            middle = _ask(port, broken, _LITELLM_HANDS, judge_words)
+    lines.append(
+        exactly("faults in mid-stream: right so far, then an error event", len(broken), middle.kinds[Kind.TOLD])
+    )
+    lines.append(told("answers in mid-stream", middle))
+    # A comparison: what it misses does not fail the run.
+    return [line._replace(what=f"LiteLLM {version}: {line.what}", good=None, bar=_said(line)) for line in lines]
+
+
+def _said(line: Line) -> str:
+    return f"{line.bar} ({'missed' if line.good is False else 'held'})" if line.bar else ""
+
+
+def _version(environment: Path) -> str:
+    found = sorted((environment / "lib").glob("python*/site-packages/litellm-*.dist-info"))
+    return found[-1].name.removeprefix("litellm-").removesuffix(".dist-info") if found else "?"
+
+
+def _command(environment: Path, directory: Path, up: Upstream, port: int) -> list[str]:
+    models = [_LITELLM_MODEL.format(model=MODEL, name=name, port=up.port) for name in islice(PROVIDERS, 4)]
+    config = directory / "litellm.yaml"
+    config.write_text(_LITELLM.format(models="".join(models)))
+    where = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    # Otherwise it asks the network for prices when it starts.
+    program = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True", str(environment / "bin" / "litellm")]
+    return [*program, "--config", str(config), *where]
