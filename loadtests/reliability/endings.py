@@ -44,7 +44,7 @@ def drain(settings: Settings) -> list[Line]:
 
 def _long(settings: Settings) -> list[Line]:
     count, delay_s = settings.count(_STREAMS), settings.time(_DELAY_S, 0.5)
-    stream_s = settings.time(_STREAM_S, 2.0)
+    stream_s = settings.time(_STREAM_S, 1.6)
     with bed("--drain-timeout", str(_LONG_DRAIN_S), "--drain-delay", str(delay_s)) as it:
         ended = uvloop.run(_terminate(it, count, stream_s, 0.8 * delay_s))
     streams, late = tally(ended.streams), tally(ended.late)
@@ -85,7 +85,7 @@ async def _terminate(it: Bed, count: int, stream_s: float, late_s: float) -> End
     async with asyncio.TaskGroup() as group:
         streams = group.create_task(together(client, scripts))
         waiting = group.create_task(together(client, plain))
-        await asyncio.sleep(1.0)
+        await asyncio.to_thread(wait_until, lambda: _open(it) == len(scripts + plain), _PATIENCE_S)
         it.sidecar.signal(signal.SIGTERM)
         began = time.monotonic()
         exiting = group.create_task(asyncio.to_thread(it.sidecar.exit_code, 2 * _LONG_DRAIN_S))

@@ -37,7 +37,7 @@ class Written(NamedTuple):
 def reloads(settings: Settings) -> list[Line]:
     """L8: 100 reloads, 20 of them invalid, at 100 requests a second beside 200 open streams."""
     count, streams = settings.count(_RELOADS, 10), settings.count(_STREAMS, 10)
-    seconds = settings.time(_SECONDS, 3.0)
+    seconds = settings.time(_SECONDS, 1.5)
     with bed() as it:
         _prepare(it)
         before = _counted(it)

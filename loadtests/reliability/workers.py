@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import uvloop
 
 from loadtests.bench.watch import tree
-from loadtests.reliability.bed import MODEL, Bed, bed
+from loadtests.reliability.bed import MODEL, Bed, bed, wait_until
 from loadtests.reliability.client import Client, Outcome
 from loadtests.reliability.figure import Line, Settings, at_least, at_most, exactly, told
 from loadtests.reliability.judge import Kind, judge, tally
@@ -41,9 +41,9 @@ def kill(settings: Settings) -> list[Line]:
     """L7: 100 clients that always have a request under way; kill -9 one of two workers."""
     hands = settings.count(_HANDS, 20)
     with bed("--workers", "2") as it:
-        outcomes, killed = uvloop.run(_run(it, hands))
-        time.sleep(1.5)  # until the log is written
+        outcomes, killed = uvloop.run(_run(it, hands, settings))
         found = tally(outcomes)
+        wait_until(lambda: it.events()["request"] >= found.kinds[Kind.RIGHT], 2.0)
         wrong = [one for one in outcomes if judge(one).kind is not Kind.RIGHT]
         late = [one for one in wrong if one.began > killed.at + 0.1]
         ids = Counter(line["request_id"] for line in it.log() if line["event"] == "request")
@@ -61,7 +61,7 @@ def kill(settings: Settings) -> list[Line]:
         ]
 
 
-async def _run(it: Bed, hands: int) -> tuple[list[Outcome], Killed]:
+async def _run(it: Bed, hands: int, settings: Settings) -> tuple[list[Outcome], Killed]:
     client = Client(it.port, MODEL)
     going = True
     outcomes: list[Outcome] = []
@@ -73,9 +73,9 @@ async def _run(it: Bed, hands: int) -> tuple[list[Outcome], Killed]:
     async with asyncio.TaskGroup() as group:
         for _ in range(hands):
             group.create_task(hand())
-        await asyncio.sleep(_BEFORE_S)
+        await asyncio.sleep(settings.time(_BEFORE_S, 0.5))
         killed = await asyncio.to_thread(_kill, it)
-        await asyncio.sleep(_AFTER_S)
+        await asyncio.sleep(settings.time(_AFTER_S))
         going = False
     client.close()
     return outcomes, killed
