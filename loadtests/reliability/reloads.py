@@ -25,6 +25,8 @@ _INVALID: Final = ('strategy = "clairvoyant"', 'candidates = ["nobody/*"]', "str
 _EVERY: Final = 5
 _MODEL: Final = '[[model]]\nprovider = "a"\nid = "v{number}"\nprice = {{ input = 1, output = 1 }}\n\n'
 _SEEN_S: Final = 0.5
+_LEAD_S: Final = 0.5
+_GAP_S: Final = 0.25
 
 
 class Written(NamedTuple):
@@ -82,10 +84,10 @@ def _write(it: Bed, text: str) -> None:
 async def _run(it: Bed, count: int, streams: int, seconds: float) -> tuple[list[Outcome], list[Outcome], list[Written]]:
     client = Client(it.port, MODEL)
     written = [Written(time.monotonic(), "v0")]
-    scripts = [Script.new(events=round(seconds / 0.25) + 8, gap=0.25) for _ in range(streams)]
+    scripts = [Script.new(events=round((seconds + _LEAD_S + _SEEN_S) / _GAP_S) + 1, gap=_GAP_S) for _ in range(streams)]
     async with asyncio.TaskGroup() as group:
         opened = group.create_task(together(client, scripts))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(_LEAD_S)
         new = lambda number: Script.new(stream=number % 2 == 0, wait=0.02)  # noqa: E731
         plain = group.create_task(at_rate(client, _RATE, seconds, new))
         await _change(it, count, seconds, written)
