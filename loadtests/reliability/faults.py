@@ -68,14 +68,15 @@ def every_fifth(settings: Settings) -> list[Line]:
     with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
         found = _ask(it.port, scripts(count), _HANDS, judge)
         lines = _lines(it.upstream.journal(), count, found)
-        broken = [_broken(number) for number in range(settings.count(1000, 20))]
-        middle = _ask(it.port, broken, _HANDS, judge)
+        broken = settings.count(1000, 20)
+        middle = _ask(it.port, _every_fifth_broken(broken), _HANDS, judge)
         lines += [
-            exactly("faults in mid-stream: right so far, then an error event", len(broken), middle.kinds[Kind.TOLD]),
+            exactly("faults in mid-stream: right so far, then an error event", broken, middle.kinds[Kind.TOLD]),
+            exactly("streams beside them, right", (_EVERY - 1) * broken, middle.kinds[Kind.RIGHT]),
             exactly("still in flight", 0, it.status()["in_flight"]),
             exactly("faults of its own in the log", 0, it.events()["fault"]),
         ]
-        if middle.kinds[Kind.TOLD] < len(broken):
+        if middle.kinds[Kind.TOLD] < broken:
             lines.append(told("answers in mid-stream", middle))
     return lines + (litellm(settings, settings.litellm) if settings.litellm else [])
 
@@ -93,6 +94,14 @@ def _broken(number: int) -> Script:
     """Return a stream that breaks behind 1 to 5 content events, in each of the ways in turn."""
     kind, after = BEHIND[number % len(BEHIND)], number // len(BEHIND) % (_EVENTS - 1) + 1
     return Script.new(events=_EVENTS, fault=f"{kind}-{after}")
+
+
+def _every_fifth_broken(broken: int) -> list[Script]:
+    """Return streams of which `broken` break. More than every fifth, and the sidecar would take them for an outage."""
+    return [
+        Script.new(events=_EVENTS) if number % _EVERY else _broken(number // _EVERY)
+        for number in range(_EVERY * broken)
+    ]
 
 
 def _ask(port: int, asked: list[Script], hands: int, judged_by: Callable[[Outcome], Judged]) -> Tally:
