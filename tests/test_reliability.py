@@ -24,6 +24,7 @@ from loadtests.reliability.figure import (
     skipped,
     told,
 )
+from loadtests.reliability.inside import lateness_ms
 from loadtests.reliability.judge import Judged, Kind, judge, judge_words, tally
 from loadtests.reliability.script import DamagedError, Script
 from loadtests.reliability.soak import slope
@@ -180,6 +181,12 @@ def test_bars() -> None:
     assert at_most("RSS", 150, 65.25, " MiB") == Line("RSS", "<= 150 MiB", "65.25 MiB", True)
     assert skipped("no such option").verdict == ""
     assert exit_code([(Figure("L0", "", lambda _: []), [skipped("why")])]) == 0
+
+
+def test_a_late_turn_counts_for_those_it_kept_away() -> None:
+    """A stall of 12 ms is one turn, but who came within it at any moment waited."""
+    assert lateness_ms(0.001) == [1.0]
+    assert lateness_ms(0.0125) == pytest.approx([12.5, 7.5, 2.5])
 
 
 def test_slope() -> None:

@@ -68,16 +68,20 @@ def every_fifth(settings: Settings) -> list[Line]:
     with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
         found = _ask(it.port, scripts(count), _HANDS, judge)
         lines = _lines(it.upstream.journal(), count, found)
+        hopeless = settings.count(200, 12)
+        nowhere = _ask(it.port, _every_fifth_hopeless(hopeless), _HANDS, judge)
         broken = settings.count(1000, 20)
         middle = _ask(it.port, _every_fifth_broken(broken), _HANDS, judge)
         lines += [
+            exactly("faults of every upstream: well-formed errors", hopeless, nowhere.kinds[Kind.REFUSED]),
+            exactly("requests beside them, right", (_EVERY - 1) * hopeless, nowhere.kinds[Kind.RIGHT]),
             exactly("faults in mid-stream: right so far, then an error event", broken, middle.kinds[Kind.TOLD]),
             exactly("streams beside them, right", (_EVERY - 1) * broken, middle.kinds[Kind.RIGHT]),
             exactly("still in flight", 0, it.status()["in_flight"]),
             exactly("faults of its own in the log", 0, it.events()["fault"]),
         ]
-        if middle.kinds[Kind.TOLD] < broken:
-            lines.append(told("answers in mid-stream", middle))
+        if any(line.good is False for line in lines):
+            lines.append(told("answers with faults everywhere; in mid-stream", f"{nowhere}; {middle}"))
     return lines + (litellm(settings, settings.litellm) if settings.litellm else [])
 
 
@@ -94,6 +98,11 @@ def _broken(number: int) -> Script:
     """Return a stream that breaks behind 1 to 5 content events, in each of the ways in turn."""
     kind, after = BEHIND[number % len(BEHIND)], number // len(BEHIND) % (_EVENTS - 1) + 1
     return Script.new(events=_EVENTS, fault=f"{kind}-{after}")
+
+
+def _every_fifth_hopeless(hopeless: int) -> list[Script]:
+    """Return requests of which `hopeless` meet their fault wherever they go."""
+    return [script._replace(faulty=99) for script in scripts(_EVERY * hopeless)]
 
 
 def _every_fifth_broken(broken: int) -> list[Script]:

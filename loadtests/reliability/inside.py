@@ -1,6 +1,7 @@
 """`python -m loadtests.reliability.inside FILE serve ...`: a sidecar that writes down on SIGUSR1 what is alive in it.
 
-Its event loop is asked for a turn every few milliseconds; what a turn comes late is the loop's lag. The product is
+Its event loop is asked for a turn every few milliseconds; what a turn comes late is the loop's lag. One that comes very
+late counts for all that could have been asked for meanwhile: whoever comes at any moment waits so long. The product is
 changed in one place: its `App` starts the clock, too.
 """
 
@@ -8,6 +9,7 @@ import asyncio
 import gc
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +38,11 @@ class Snapshot(msgspec.Struct):
     lag_max_ms: float
 
 
+def lateness_ms(late_s: float) -> list[float]:
+    """Return how late, in ms, a turn is that comes `late_s` late, and those that could have been due before it came."""
+    return [(late_s - missed * _TICK_S) * 1000 for missed in range(1 + max(0, int(late_s / _TICK_S)))]
+
+
 class Watched(App):
     """An app that can be looked into."""
 
@@ -48,14 +55,15 @@ class Watched(App):
         self._late_ms: list[float] = []
         self._number = 0
         self._loop.add_signal_handler(signal.SIGUSR1, self._write_down)
-        self._due = self._loop.time() + _TICK_S
-        self._loop.call_at(self._due, self._tick)
+        self._wait()
+
+    def _wait(self) -> None:
+        self._due = time.monotonic() + _TICK_S  # uvloop's own clock counts milliseconds
+        self._loop.call_later(_TICK_S, self._tick)
 
     def _tick(self) -> None:
-        now = self._loop.time()
-        self._late_ms.append((now - self._due) * 1000)
-        self._due = now + _TICK_S
-        self._loop.call_at(self._due, self._tick)
+        self._late_ms += lateness_ms(time.monotonic() - self._due)
+        self._wait()
 
     def _write_down(self) -> None:
         late_ms, self._late_ms = self._late_ms, []
@@ -68,7 +76,7 @@ class Watched(App):
         new = self.file.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(snapshot))
         new.rename(self.file)
-        self._due = self._loop.time() + _TICK_S  # not the collector's time
+        self._due = time.monotonic()  # without the collector's time
 
 
 def look_inside(it: Bed) -> Snapshot:
