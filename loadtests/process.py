@@ -86,10 +86,6 @@ class Process:
         rss, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
         return Usage(sum(map(int, ticks)) / _TICKS, rss, peak, len(list((proc / "fd").iterdir())))
 
-    def waited_s(self) -> float:
-        """Return how long its first thread has waited for a core, though it could have run."""
-        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
-
     def stop(self) -> None:
         """Ask it to end, then make it."""
         if self._child.poll() is None:

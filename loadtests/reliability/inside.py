@@ -7,6 +7,7 @@ changed in one place: its `App` starts the clock, too.
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 import time
@@ -28,7 +29,10 @@ _ANSWER_S: Final = 20.0
 
 
 class Snapshot(msgspec.Struct):
-    """`tasks` of the event loop, the product's objects by type, and its lag since the last snapshot, in ms."""
+    """`tasks` of the event loop, the product's objects by type, and the loop's lag since the last snapshot, in ms.
+
+    `own` is the lag without the time in which the process could have run, but others had the cores.
+    """
 
     number: int
     tasks: int
@@ -36,6 +40,8 @@ class Snapshot(msgspec.Struct):
     lag_p50_ms: float
     lag_p99_ms: float
     lag_max_ms: float
+    own_p99_ms: float
+    own_max_ms: float
 
 
 def lateness_ms(late_s: float) -> list[float]:
@@ -53,30 +59,40 @@ class Watched(App):
         await super().start()
         self._loop = asyncio.get_running_loop()
         self._late_ms: list[float] = []
+        self._own_ms: list[float] = []
+        self._schedstat = os.open("/proc/self/schedstat", os.O_RDONLY)
         self._number = 0
         self._loop.add_signal_handler(signal.SIGUSR1, self._write_down)
         self._wait()
 
     def _wait(self) -> None:
+        self._waited_s = self._waited()
         self._due = time.monotonic() + _TICK_S  # uvloop's own clock counts milliseconds
         self._loop.call_later(_TICK_S, self._tick)
 
     def _tick(self) -> None:
-        self._late_ms += lateness_ms(time.monotonic() - self._due)
+        late_s = time.monotonic() - self._due
+        self._late_ms += lateness_ms(late_s)
+        self._own_ms += lateness_ms(max(0.0, late_s - self._waited() + self._waited_s))
         self._wait()
 
+    def _waited(self) -> float:
+        return int(os.pread(self._schedstat, 64, 0).split()[1]) / 1e9
+
     def _write_down(self) -> None:
-        late_ms, self._late_ms = self._late_ms, []
+        late_ms, own_ms = self._late_ms, self._own_ms
+        self._late_ms, self._own_ms = [], []
         gc.collect()
         kinds = map(type, gc.get_objects())
         objects = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__.startswith("proxy"))
         self._number += 1
         lag = (percentile(late_ms, 0.5), percentile(late_ms, 0.99), max(late_ms, default=0.0))
-        snapshot = Snapshot(self._number, len(asyncio.all_tasks(self._loop)), dict(objects), *lag)
+        own = (percentile(own_ms, 0.99), max(own_ms, default=0.0))
+        snapshot = Snapshot(self._number, len(asyncio.all_tasks(self._loop)), dict(objects), *lag, *own)
         new = self.file.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(snapshot))
         new.rename(self.file)
-        self._due = time.monotonic()  # without the collector's time
+        self._due, self._waited_s = time.monotonic(), self._waited()  # without the collector's time
 
 
 def look_inside(it: Bed) -> Snapshot:
