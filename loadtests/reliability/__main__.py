@@ -12,7 +12,7 @@ Linux, loopback, no key. Exit code 0: everything held; 1: something did not; 2: 
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -81,16 +81,13 @@ def _name(text: str) -> str:
     return text
 
 
-class _between:  # noqa: N801  # reads as a function
-    def __init__(self, least: float, most: float) -> None:
-        self._least = least
-        self._most = most
-
-    def __call__(self, text: str) -> float:
-        """Return the number. Raises ArgumentTypeError outside the bounds."""
-        if not self._least <= float(text) <= self._most:
-            raise argparse.ArgumentTypeError(f"{text} is not between {self._least:g} and {self._most:g}")
+def _between(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if not least <= float(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
         return float(text)
+
+    return number
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -92,7 +91,7 @@ def _kill(it: Bed) -> Killed:
     at = time.monotonic()
     while time.monotonic() < at + _PATIENCE_S:
         new = set(_workers(it)) - set(before)
-        if new and _answered_by(it.port, lambda inode, new=new: any(inode in _owned(pid) for pid in new)):  # type: ignore[misc]
+        if new and _answered_by(it.port, new):
             return Killed(opened, at, time.monotonic() - at)
         time.sleep(0.02)
     return Killed(opened, at, None)
@@ -128,15 +127,16 @@ def _waiting(port: int) -> int:
     return sum(inode == "0" for _, inode in _connections(port))
 
 
-def _answered_by(port: int, theirs: Callable[[str], bool]) -> bool:
-    """Ask once, and say whether the process that answered is one of `theirs`."""
+def _answered_by(port: int, pids: set[int]) -> bool:
+    """Ask once, and say whether one of these processes answered."""
     connection = HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/livez")
         if connection.getresponse().status != 200:
             return False
         mine = f"{connection.sock.getsockname()[1]:04X}"
-        return any(theirs(inode) for remote, inode in _connections(port) if remote == mine)
+        inodes = {inode for remote, inode in _connections(port) if remote == mine}
+        return any(inodes & _owned(pid) for pid in pids)
     except OSError:
         return False
     finally:
