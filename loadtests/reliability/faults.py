@@ -9,7 +9,7 @@ from typing import Any, Final
 import uvloop
 
 from loadtests.process import Process, free_port
-from loadtests.reliability.bed import MODEL, PROVIDERS, Upstream, bed, upstream
+from loadtests.reliability.bed import MODEL, PROVIDERS, Bed, Upstream, bed, upstream
 from loadtests.reliability.client import Client, Outcome, in_turn
 from loadtests.reliability.figure import Line, Settings, at_least, at_most, exactly, told
 from loadtests.reliability.judge import Judged, Kind, Tally, judge, judge_words, tally
@@ -63,26 +63,49 @@ _LITELLM_START_S: Final = 120.0
 
 
 def every_fifth(settings: Settings) -> list[Line]:
-    """L5: 10 000 requests, half of them streams, a fault for every fifth; then faults in the middle of streams."""
+    """L5: 10 000 requests, half of them streams, a fault for every fifth; then faults in mid-stream, and everywhere."""
     count = settings.count(10_000, 50)
     with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
         found = _ask(it.port, scripts(count), _HANDS, judge)
         lines = _lines(it.upstream.journal(), count, found)
-        hopeless = settings.count(200, 12)
-        nowhere = _ask(it.port, _every_fifth_hopeless(hopeless), _HANDS, judge)
-        broken = settings.count(1000, 20)
-        middle = _ask(it.port, _every_fifth_broken(broken), _HANDS, judge)
-        lines += [
-            exactly("faults of every upstream: well-formed errors", hopeless, nowhere.kinds[Kind.REFUSED]),
-            exactly("requests beside them, right", (_EVERY - 1) * hopeless, nowhere.kinds[Kind.RIGHT]),
-            exactly("faults in mid-stream: right so far, then an error event", broken, middle.kinds[Kind.TOLD]),
-            exactly("streams beside them, right", (_EVERY - 1) * broken, middle.kinds[Kind.RIGHT]),
-            exactly("still in flight", 0, it.status()["in_flight"]),
-            exactly("faults of its own in the log", 0, it.events()["fault"]),
+        lines += _still(it)
+    return [*lines, *_mid_stream(settings), *_everywhere(settings), *_through_litellm(settings)]
+
+
+def _mid_stream(settings: Settings) -> list[Line]:
+    broken = settings.count(1000, 20)
+    with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
+        found = _ask(it.port, _every_fifth_broken(broken), _HANDS, judge)
+        lines = [
+            exactly("faults in mid-stream: right so far, then an error event", broken, found.kinds[Kind.TOLD]),
+            exactly("streams beside them, right", (_EVERY - 1) * broken, found.kinds[Kind.RIGHT]),
+            told("answers in mid-stream", found),
         ]
-        if any(line.good is False for line in lines):
-            lines.append(told("answers with faults everywhere; in mid-stream", f"{nowhere}; {middle}"))
-    return lines + (litellm(settings, settings.litellm) if settings.litellm else [])
+        return [*lines, *_still(it)]
+
+
+def _everywhere(settings: Settings) -> list[Line]:
+    """Every fifth request fails wherever it goes: upstreams trip, and those beside it may be refused, too, but well."""
+    hopeless = settings.count(200, 12)
+    with bed(providers=PROVIDERS, first_s=10, idle_s=_IDLE_S) as it:
+        found = _ask(it.port, _every_fifth_hopeless(hopeless), _HANDS, judge)
+        lines = [
+            exactly("faults of every upstream: right or a well-formed error", found.total, _well(found)),
+            at_least("faults of every upstream: told so", hopeless, found.kinds[Kind.REFUSED]),
+            told("answers", found),
+        ]
+        return [*lines, *_still(it)]
+
+
+def _well(found: Tally) -> int:
+    return found.kinds[Kind.RIGHT] + found.kinds[Kind.REFUSED]
+
+
+def _still(it: Bed) -> list[Line]:
+    return [
+        exactly("still in flight", 0, it.status()["in_flight"]),
+        exactly("faults of its own in the log", 0, it.events()["fault"]),
+    ]
 
 
 def scripts(count: int) -> list[Script]:
@@ -137,8 +160,11 @@ def _lines(journal: dict[str, Any], count: int, found: Tally) -> list[Line]:
     ]
 
 
-def litellm(settings: Settings, environment: Path) -> list[Line]:
+def _through_litellm(settings: Settings) -> list[Line]:
     """Return the same through LiteLLM's proxy, retries on, over the same four providers. Only words are compared."""
+    environment = settings.litellm
+    if environment is None:
+        return []
     count = settings.count(_LITELLM_COUNT, 50)
     with TemporaryDirectory() as name, upstream(Path(name)) as up:
         port, version = free_port(), _version(environment)

@@ -19,7 +19,6 @@ from unittest.mock import patch
 import msgspec
 
 from loadtests.reliability.bed import INSIDE, Bed, wait_until
-from loadtests.report import percentile
 from proxy.__main__ import main
 from proxy.app import App
 from proxy.commands import serve
@@ -44,6 +43,26 @@ class Snapshot(msgspec.Struct):
     own_max_ms: float
 
 
+class Lateness:
+    """How late turns came, in tenths of a millisecond, counted: it must not grow with time, since memory is watched."""
+
+    def __init__(self) -> None:
+        self._times = Counter[int]()
+
+    def add(self, late_s: float) -> None:
+        """Count a turn, and those that it kept away."""
+        self._times.update(round(10 * ms) for ms in lateness_ms(late_s))
+
+    def percentile(self, share: float) -> float:
+        """Return the percentile in ms; 0 for no turns, and for share 1 the most."""
+        left = share * self._times.total()
+        for tenths, times in sorted(self._times.items()):
+            left -= times
+            if left <= 0:
+                return tenths / 10
+        return 0.0
+
+
 def lateness_ms(late_s: float) -> list[float]:
     """Return how late, in ms, a turn is that comes `late_s` late, and those that could have been due before it came."""
     return [(late_s - missed * _TICK_S) * 1000 for missed in range(1 + max(0, int(late_s / _TICK_S)))]
@@ -58,8 +77,7 @@ class Watched(App):
         """Start, and start watching."""
         await super().start()
         self._loop = asyncio.get_running_loop()
-        self._late_ms: list[float] = []
-        self._own_ms: list[float] = []
+        self._late, self._own = Lateness(), Lateness()
         self._schedstat = os.open("/proc/self/schedstat", os.O_RDONLY)
         self._number = 0
         self._loop.add_signal_handler(signal.SIGUSR1, self._write_down)
@@ -72,23 +90,22 @@ class Watched(App):
 
     def _tick(self) -> None:
         late_s = time.monotonic() - self._due
-        self._late_ms += lateness_ms(late_s)
-        self._own_ms += lateness_ms(max(0.0, late_s - self._waited() + self._waited_s))
+        self._late.add(late_s)
+        self._own.add(max(0.0, late_s - self._waited() + self._waited_s))
         self._wait()
 
     def _waited(self) -> float:
         return int(os.pread(self._schedstat, 64, 0).split()[1]) / 1e9
 
     def _write_down(self) -> None:
-        late_ms, own_ms = self._late_ms, self._own_ms
-        self._late_ms, self._own_ms = [], []
+        late, own = self._late, self._own
+        self._late, self._own = Lateness(), Lateness()
         gc.collect()
         kinds = map(type, gc.get_objects())
         objects = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__module__.startswith("proxy"))
         self._number += 1
-        lag = (percentile(late_ms, 0.5), percentile(late_ms, 0.99), max(late_ms, default=0.0))
-        own = (percentile(own_ms, 0.99), max(own_ms, default=0.0))
-        snapshot = Snapshot(self._number, len(asyncio.all_tasks(self._loop)), dict(objects), *lag, *own)
+        lag = [late.percentile(0.5), late.percentile(0.99), late.percentile(1), own.percentile(0.99), own.percentile(1)]
+        snapshot = Snapshot(self._number, len(asyncio.all_tasks(self._loop)), dict(objects), *lag)
         new = self.file.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(snapshot))
         new.rename(self.file)

@@ -14,9 +14,9 @@ import msgspec
 import uvloop
 
 from loadtests.reliability.script import DONE, DamagedError, Script
+from proxy.listener import Listener
 
 _JSON: Final = "application/json"
-_BACKLOG: Final = 4096
 
 
 class Journal:
@@ -238,10 +238,11 @@ class Play:
 
 
 async def _serve() -> None:
-    journal, loop = Journal(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(journal), "127.0.0.1", 0, backlog=_BACKLOG)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    journal = Journal()
+    # The sidecar's listener: uvloop's would take one connection a turn, and time out what this measures.
+    listener = Listener("127.0.0.1", 0, lambda: Connection(journal))
+    print(listener.address.rpartition(":")[2], flush=True)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
