@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.reliability.endings import drain, leave
-from loadtests.reliability.faults import every_fifth
+from loadtests.reliability.faults import faults
 from loadtests.reliability.figure import Figure, Line, Settings, exit_code, render
 from loadtests.reliability.outage import dark
 from loadtests.reliability.overload import overload
@@ -32,7 +32,7 @@ FIGURES: Final = (
     Figure("L2", "5000 streams of 20 events", five_thousand),
     Figure("L3", "soak: streams, answers, faults, clients that leave", soak),
     Figure("L4", "files after a load", files),
-    Figure("L5", "10 000 requests, every fifth meets a fault", every_fifth),
+    Figure("L5", "10 000 requests, a fifth meets a fault", faults),
     Figure("L6", "the first choice dark for a minute, then back", dark),
     Figure("L7", "one of two workers killed", kill),
     Figure("L8", "100 reloads of the policies in 30 s", reloads),

@@ -58,7 +58,7 @@ class Upstream:
         return found
 
     def control(self, *words: str) -> Any:
-        """Do or ask something: `dark NAME`, `light NAME`, `times NAME`, `journal`."""
+        """Do or ask something: `dark NAME`, `light NAME`, `sound NAME` (it plays no fault), `times NAME`, `journal`."""
         return get_json(f"http://127.0.0.1:{self.port}/control/{'/'.join(words)}")
 
 

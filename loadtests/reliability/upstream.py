@@ -31,6 +31,7 @@ class Journal:
         self.damaged = 0
         self.times: dict[str, list[float]] = defaultdict(list)
         self.dark: set[str] = set()
+        self.sound: set[str] = set()
 
     def summary(self) -> bytes:
         """Return it as JSON, without the nonces."""
@@ -125,6 +126,8 @@ class Connection(asyncio.Protocol):
         journal.attempts[script.nonce] += 1
         journal.open += 1
         journal.most_open = max(journal.most_open, journal.open)
+        if provider in journal.sound:
+            script = script._replace(fault="")
         play = Play(self._transport, journal, script, model)
         self._playing = asyncio.get_running_loop().create_task(play.run())
 
@@ -134,6 +137,8 @@ class Connection(asyncio.Protocol):
             journal.dark.add(name)
         if verb == "light":
             journal.dark.discard(name)
+        if verb == "sound":
+            journal.sound.add(name)
         if verb == "times":
             return msgspec.json.encode(journal.times[name])
         return journal.summary()
