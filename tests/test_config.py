@@ -223,6 +223,7 @@ def test_nearest_word_or_what_there_is() -> None:
     """Far from everything: a short list is shown, a long one is not."""
     assert nearest("bat", ["cat", "dog"]) == "; did you mean 'cat'?"
     assert nearest("zzz", ["cat", "dog"]) == "; known: cat, dog"
+    assert nearest("zzz", ["a\nb", "c"]) == r"; known: 'a\nb', c"
     assert nearest("zzz", []) == nearest("zzz", map(str, range(100, 120))) == ""
 
 

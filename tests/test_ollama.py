@@ -117,6 +117,8 @@ def test_missing_names_are_filled() -> None:
         (b'{"error":"model runner has unexpectedly stopped"}', errors.UnavailableError),
         (b'{"error":"busy","status":503}', errors.OverloadedError),
         (b'{"error":{"message":"x"}}', errors.UnavailableError),
+        (b'{"error":"x","y":1e999}', errors.UnavailableError),
+        (b'{"error":"x","y":"\xff"}', errors.UnavailableError),
         (line("half"), errors.UnavailableError),
         (b'{"done":true}', errors.UnavailableError),
         (b"<html>", errors.UnavailableError),

@@ -12,7 +12,7 @@ import msgspec
 from adapters._chat.chunks import plain
 from proxy import wire
 from proxy.adapter import Reply, Target
-from proxy.classify import classify, fault_of, status_in
+from proxy.classify import Fault, classify, fault_of, status_in
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -97,7 +97,10 @@ def decode(line: bytes) -> Line:
 
 
 def _fault_in(line: bytes) -> UpstreamError:
-    found = msgspec.json.decode(line)
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # in what the line's own decoder skips
+        return classify(502, {}, Fault(""))
     return classify(status_in(found), {}, fault_of(found))
 
 

@@ -9,10 +9,12 @@ from zlib import crc32
 from openai._streaming import SSEDecoder
 
 from adapters import openai
+from adapters._bedrock.frames import Frames
 from proxy.adapter import Adapter, StreamParser, Target, load
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.sse import DONE, MAX_EVENT, Decoder, Event, frame
 from proxy.wire import ChatRequest, Usage, decode_chat
+from tests.bedrock_words import frame as framed
 from tests.contract import corpus
 
 from . import strict
@@ -138,6 +140,24 @@ def translated(name: str, data: bytes) -> bool:
     assert not any(finishes[:-1])
     assert roles == ["assistant"] + [None] * (len(roles) - 1)
     return True
+
+
+def bedrock_events(data: bytes) -> bool:
+    """Bedrock's messages with the right lengths and checksums, which changed bytes hardly ever have; `data` says what
+    is in them, as server-sent events.
+    """
+    names = {":message-type": "event", ":content-type": "application/json"}
+    messages = [
+        framed({**names, ":event-type": event.name[:60].decode(errors="replace")}, event.data)
+        for event in found([data])
+    ]
+    return translated("bedrock", b"".join(messages))
+
+
+def bedrock_seeds(recorded: Iterable[bytes]) -> Iterable[bytes]:
+    """Return recorded streams of Bedrock's as inputs to `bedrock_events`."""
+    for data in recorded:
+        yield b"".join(b"event: " + event.name + b"\n" + frame(event.data) for event in Frames().feed(data))
 
 
 def stream(adapter: Adapter, request: ChatRequest, target: Target, data: bytes) -> Told:

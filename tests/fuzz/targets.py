@@ -53,6 +53,9 @@ TARGETS: Final[dict[str, Target]] = {
     "directory": Target(files.directory, 500, files.shipped_files),
     "client_bytes": Target(listener.client_bytes, 300, listener.seeds),
     **dict(_translators()),
+    "bedrock_events": Target(
+        streams.bedrock_events, 300, lambda: streams.bedrock_seeds(_recorded("bedrock", stream=True)())
+    ),
 }
 
 
