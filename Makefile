@@ -5,7 +5,7 @@ PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PIP := .venvs/dev/bin/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: help serve test setup format model bench clean
+.PHONY: help serve test setup format model bench reliability clean
 
 help:
 	@echo "make serve    run the sidecar on http://127.0.0.1:4141/v1       (ARGS=\"--port 8000\" goes to serve)"
@@ -13,6 +13,7 @@ help:
 	@echo "make format   lay out the code and mend what can be mended"
 	@echo "make model    run a small real model on http://127.0.0.1:8080/v1"
 	@echo "make bench    what the hop costs, beside nginx                  (ARGS=\"--only c64 --rounds 1\" goes to it)"
+	@echo "make reliability  what must hold under load, outage and kill    (ARGS=\"L5 L9\" goes to it)"
 	@echo "make clean    remove what the others made"
 	@echo ".ci/run       all that must hold before a change lands"
 
@@ -31,6 +32,9 @@ model: .venvs/model/ready
 
 bench: .venvs/dev/ready
 	@.venvs/dev/bin/python -m loadtests.bench $(ARGS)
+
+reliability: .venvs/dev/ready
+	@.venvs/dev/bin/python -m loadtests.reliability $(ARGS)
 
 clean:
 	rm -rf .venvs tests/sdk/node_modules dist build .coverage .*_cache

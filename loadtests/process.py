@@ -51,9 +51,25 @@ class Process:
     ) -> None:
         self.stop()
 
-    def wait_ready(self, url: str) -> None:
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self._child.send_signal(number)
+
+    def exit_code(self, within_s: float) -> int | None:
+        """Return the exit code, None when it has not ended `within_s` seconds from now."""
+        try:
+            return self._child.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait_ready(self, url: str, within_s: float = _START_S) -> None:
         """Return when `url` answers 200. Raises RuntimeError with the end of the log when it does not in time."""
-        ends = time.monotonic() + _START_S
+        ends = time.monotonic() + within_s
         while time.monotonic() < ends and self._child.poll() is None:
             try:
                 with _open(url, timeout=1):

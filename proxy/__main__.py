@@ -43,28 +43,16 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"llm-sidecar {__version__}")
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    serve = verbs.add_parser("serve", help="run the sidecar")
-    _policies(serve)
-    serve.add_argument(
-        "--host", default="127.0.0.1", help="address to bind (anything but loopback needs SIDECAR_API_KEYS)"
-    )
-    serve.add_argument("--port", type=_port, default=4141, help="port to bind, 0 for any free one (default 4141)")
-    serve.add_argument(
-        "--admin", type=_address, metavar="HOST:PORT", help="a listener of its own for /metrics and /status"
-    )
-    serve.add_argument("--demo", action="store_true", help="add the built-in demo providers")
-    serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes that share the port (1)")
-    serve.add_argument(
-        "--max-in-flight",
-        type=_count,
-        metavar="N",
-        help="requests at once in a process (5000, or what open files allow)",
-    )
-    serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
-    serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
+    _serve(verbs.add_parser("serve", help="run the sidecar"))
 
     demo = verbs.add_parser("demo", help="see policies at work on built-in providers: no key, no network")
     demo.add_argument("--requests", type=int, default=300, help="how many requests to send (default 300)")
+
+    faults = verbs.add_parser(
+        "faults", help="run a provider that fails as you ask: try your app, or your sidecar, on it"
+    )
+    faults.add_argument("--port", type=_port, default=4140, help="port to bind, 0 for any free one (default 4140)")
+    faults.add_argument("--list", action="store_true", help="only print what it can do")
 
     run = verbs.add_parser("run", help="run a command with a sidecar beside it, and print the bill")
     _policies(run)
@@ -84,6 +72,27 @@ def parser() -> argparse.ArgumentParser:
         _policies(verbs.add_parser(verb, help=text))
     verbs.add_parser("version", help="print the version")
     return whole
+
+
+def _serve(serve: argparse.ArgumentParser) -> None:
+    _policies(serve)
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to bind (anything but loopback needs SIDECAR_API_KEYS)"
+    )
+    serve.add_argument("--port", type=_port, default=4141, help="port to bind, 0 for any free one (default 4141)")
+    serve.add_argument(
+        "--admin", type=_address, metavar="HOST:PORT", help="a listener of its own for /metrics and /status"
+    )
+    serve.add_argument("--demo", action="store_true", help="add the built-in demo providers")
+    serve.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes that share the port (1)")
+    serve.add_argument(
+        "--max-in-flight",
+        type=_count,
+        metavar="N",
+        help="requests at once in a process (5000, or what open files allow)",
+    )
+    serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
+    serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
 
 
 def _policies(verb: argparse.ArgumentParser) -> None:

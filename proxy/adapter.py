@@ -158,11 +158,14 @@ def last_events(parser: StreamParser, decoder: Decoder, step: Callable[[Event], 
     try:
         last = each(decoder.close(), step)
     except UpstreamError as error:
-        if parser.finish is None:
+        if parser.finish is not None:
+            return error.before  # all was said; half an event after it does not matter
+        if error.code != "upstream_invalid_event":
             raise
-        return error.before  # all was said; half an event after it does not matter
-    if parser.finish is None and not parser.done:
-        cut = UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
-        cut.before = last
-        raise cut
-    return last
+        last = error.before  # half an event, which is no event yet
+    else:
+        if parser.finish is not None or parser.done:
+            return last
+    cut = UnavailableError("the upstream's stream was cut short", code="upstream_truncated")
+    cut.before = last
+    raise cut

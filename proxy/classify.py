@@ -4,6 +4,7 @@ Never by searching prose where a field exists; the texts below stand in for fiel
 Ollama do not have. Evidence for each row: the error references of the providers and recorded answers.
 """
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
@@ -86,6 +87,10 @@ _BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
     ("credit balance is too low", QuotaError),
     ("incorrect api key", AuthError),
 )
+# Not `isdigit`, which is true for a superscript two.
+_STATUS: Final = re.compile("[45][0-9][0-9]")
+# Seconds that somebody may mean, as in policy files: 31 years.
+_MOST: Final = 1e9
 
 
 class Fault(NamedTuple):
@@ -151,12 +156,15 @@ def _details(error: dict[str, Any]) -> tuple[str, float | None]:
 
 
 def _number(text: str) -> float | None:
-    """Return the positive, finite number in `text`, None when it is none."""
+    """Return the positive number in `text`; None when it is none, or more than anybody can mean."""
     try:
-        number = float(text)
+        return _meant(float(text))
     except ValueError:
         return None
-    return number if 0 < number < float("inf") else None
+
+
+def _meant(number: float) -> float | None:
+    return number if 0 < number <= _MOST else None
 
 
 def _word(value: object) -> str:
@@ -215,7 +223,7 @@ def status_in(error: object) -> int:
     if isinstance(error, dict):
         for key in ("code", "status", "status_code"):
             value = error.get(key)
-            if isinstance(value, int | str) and str(value).isdigit() and 400 <= int(value) < 600:
+            if isinstance(value, int | str) and _STATUS.fullmatch(str(value)):
                 return int(value)
     return 502
 
@@ -231,6 +239,6 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
             return number * unit
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, (until - parsedate_to_datetime(headers.get("date", ""))).total_seconds()) or None
-    except (ValueError, TypeError, OverflowError):  # no date, one without a zone, a year of twenty digits
+        return _meant((until - parsedate_to_datetime(headers.get("date", ""))).total_seconds())
+    except (ValueError, TypeError, OverflowError):  # a year, or a time zone, that no calendar has
         return None

@@ -156,7 +156,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""
+    shown = [word if word.isprintable() else repr(word) for word in known]
+    return f"; known: {', '.join(shown)}" if 0 < len(known) <= 12 else ""
 
 
 def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:

@@ -4,19 +4,13 @@
     echo            the last user message, word by word; any id that is not in this table does the same
     lorem           max_tokens words of one token each, 40 if nothing is asked
     fixed           always the same sentence
-    fault/<script>  one fault:
-        429, 503, ...           a refusal; all of them are in `_ERRORS`
-        hang, close             no answer at all; slow-<ms>: a late one
-        cut-after-<k>           after k content events the socket closes; also stall-, garbage- and error-after-<k>
-        malformed, truncated    a 200 with broken JSON, or with less than its Content-Length; html: a gateway's 502
-        empty, no-done, ...     an answer of unusual shape; all of them are in `_SHAPES`
+    fault/<name>    a fault: `demo_faults` lists them, `demo_plays` has their bytes
 
-What is said is decided in `demo_answers`; here are the sockets, the framing, the clock and the faults. Nothing is kept
+What is said is decided in `demo_answers`; here are the sockets, the framing and the clock. Nothing is kept
 per request, so that a thousand streams at once cost little; late events go out together, as any real server's do.
 """
 
 import asyncio
-import re
 import time
 from collections import deque
 from typing import Final, NamedTuple
@@ -24,9 +18,12 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from proxy import demo_answers, wire
+from proxy import demo_answers, demo_faults, demo_plays, wire
 from proxy.demo_answers import Answer, Prefixes, Reply
+from proxy.demo_faults import PREFIX, REFUSALS, Fault
+from proxy.demo_plays import Scene
 from proxy.demo_schema import Json
+from proxy.demo_words import OpenAI, Vectors, Words, decode
 from proxy.errors import ClientError, ProxyError
 from proxy.listener import Listener
 
@@ -63,82 +60,46 @@ PROFILES: Final = (
 )
 
 
-class _Error(NamedTuple):
-    status: int
-    type: str
-    code: str | None
-    message: str
+class _Way:
+    """The way to a client around aiohttp, for bytes that it would not write."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+
+    def write(self, data: bytes) -> None:
+        """Write `data`."""
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until more may come. Raises ConnectionResetError when the client has left."""
+        await self._request.protocol._drain_helper()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection. Raises ConnectionResetError when it is gone."""
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError
+        return transport
 
 
-_BAD: Final = "invalid_request_error"
-_ERRORS: Final = {
-    "400-context": _Error(400, _BAD, "context_length_exceeded", "This model's maximum context length is 8 tokens."),
-    "400": _Error(400, _BAD, "invalid_value", "A demo of a request that is refused."),
-    "400-filter": _Error(400, _BAD, "content_policy_violation", "A demo of content that is refused."),
-    "401": _Error(401, _BAD, "invalid_api_key", "Incorrect API key provided."),
-    "403": _Error(403, _BAD, "unsupported_country_region_territory", "Country, region, or territory not supported."),
-    "404": _Error(404, _BAD, "model_not_found", "The model does not exist or you do not have access to it."),
-    "429": _Error(429, "requests", "rate_limit_exceeded", "Rate limit reached. Please try again in 1s."),
-    "429-quota": _Error(429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota."),
-    "500": _Error(500, "server_error", "server_error", "The server had an error while processing your request."),
-    "503": _Error(503, "service_unavailable_error", "server_is_overloaded", "The engine is currently overloaded."),
-    "529": _Error(529, "overloaded_error", None, "Overloaded"),
-}
-_HEALS: Final = ("429", "503")
-_NO_STREAM: Final = ("malformed", "html", "truncated")
-_SHAPES: Final = (
-    "empty",
-    "no-done",
-    "no-finish",
-    "no-usage",
-    "usage-everywhere",
-    "usage-on-finish",
-    "crlf",
-    "comments",
-)
-_SCRIPTS: Final = ("hang", "close", *_NO_STREAM, *_SHAPES)
-_COUNTED: Final = ("slow", "cut-after", "stall-after", "garbage-after", "error-after")
-_COUNTED_SCRIPT: Final = re.compile(r"([a-z-]+)-(\d{1,6})")
-_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-_BROKEN_JSON: Final = b'{"id":"chatcmpl-demo","object":"chat.completion","choices":[{"index":0,"message":{"ro'
-_BROKEN_EVENT: Final = b'data: {"id":"chatcmpl-demo","choices":[{"index":0,"delta":{"content":"\n\n'
-_ERROR_EVENT: Final = ProxyError("The server had an error.", code="server_error").event()
+class _Played(web.StreamResponse):
+    """What tells aiohttp that an answer is out already."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        super().__init__()
+        self._keep_alive = request.keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write nothing."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write nothing."""
 
 
-class _Fault(NamedTuple):
-    """`kind` is empty for none; `amount` is content events, and milliseconds for `slow`."""
-
-    kind: str
-    amount: int
-
-
-def _refusal(script: str) -> ProxyError:
-    status, type, code, message = _ERRORS[script]
-    wait_s = 1.0 if script in _HEALS else None
+def _overloaded() -> ProxyError:
+    status, type, code, message, wait_s = REFUSALS["503"]
     return ProxyError(message, status=status, type=type, code=code, retry_after_s=wait_s)
-
-
-def _parse_fault(script: str) -> _Fault:
-    """Return the fault. Raises the scripted error if the script is one, ClientError if there is no such script."""
-    if not script or script in _SCRIPTS:
-        return _Fault(script, 0)
-    if script in _ERRORS:
-        raise _refusal(script)
-    match = _COUNTED_SCRIPT.fullmatch(script)
-    if match is None or match[1] not in _COUNTED:
-        known = ", ".join([*_ERRORS, *_SCRIPTS, *(f"{kind}-<n>" for kind in _COUNTED)])
-        raise ClientError(f"no fault is called {script!r}; there are {known}", param="model", code="invalid_value")
-    return _Fault(match[1], int(match[2]))
-
-
-def _decode(body: bytes) -> Json:
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientError(f"We could not parse the JSON body of your request: {error}", code="invalid_json") from None
-    if not isinstance(given, dict):
-        raise ClientError("the body must be a JSON object", code="invalid_type")
-    return given
 
 
 class DemoProvider:
@@ -200,7 +161,7 @@ class DemoProvider:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.down:
-            raise _refusal("503")
+            raise _overloaded()
         path = request.path
         posts = {"/v1/chat/completions": self._chat, "/v1/embeddings": self._embeddings}
         wanted = "POST" if path in posts else "GET"
@@ -226,74 +187,55 @@ class DemoProvider:
         return msgspec.json.encode(rows[name])
 
     async def _embeddings(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        given = _decode(body)
-        fault = await self._begin(request, str(given.get("model")))
-        return await self._whole(request, fault, msgspec.json.encode(demo_answers.embeddings(given)))
+        given = decode(body)
+        fault = self._fault(str(given.get("model")))
+        await asyncio.sleep(self.profile.first_event_ms / 1000)
+        whole = msgspec.json.encode(demo_answers.embeddings(given))
+        return await self._fail(request, fault, Vectors(self._next_id(), whole)) if fault.kind else self._json(whole)
 
     async def _chat(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         chat = wire.decode_chat(body, int(time.time()))
-        given = _decode(body)
+        given = decode(body)
         copies = int(given.get("n") or 1)
         if not 1 <= copies <= _MAX_CHOICES:
             raise ClientError(f"'n' must be between 1 and {_MAX_CHOICES}", param="n", code="invalid_value")
-        fault = await self._begin(request, chat.model)
+        fault = self._fault(chat.model)
+        await asyncio.sleep(self.profile.first_event_ms / 1000)
         id = self._next_id()
         reply = demo_answers.answer(given, id)
-        if fault.kind == "empty":
-            reply = Reply("", [], "stop")
-        elif fault.kind.endswith("-after"):
-            reply = demo_answers.lengthen(reply, fault.amount + 4)
+        if fault.words:
+            reply = demo_answers.lengthen(reply, fault.words)
         answer = Answer(id, chat, reply, copies, self._usage(given, reply, copies))
-        if chat.stream and fault.kind not in _NO_STREAM:
-            return await self._stream(request, fault, answer)
+        if fault.kind:
+            return await self._fail(request, fault, OpenAI(answer))
+        if chat.stream:
+            return await self._stream(request, answer)
         # A complete answer takes as long as its stream would.
         await asyncio.sleep(self.profile.event_ms / 1000 * len(answer.deltas()))
-        return await self._whole(request, fault, answer.completion(fault.kind))
+        return self._json(answer.completion(""))
 
-    async def _begin(self, request: web.BaseRequest, model: str) -> _Fault:
-        """Return the request's fault when the first event is due; a fault that never answers ends here."""
-        fault = _parse_fault(model.removeprefix("fault/") if model.startswith("fault/") else self.fault)
-        if fault.kind == "hang":
-            await _forever()
-        if fault.kind == "close":
-            await _hang_up(request)
-        slow_ms = fault.amount if fault.kind == "slow" else 0
-        await asyncio.sleep((self.profile.first_event_ms + slow_ms) / 1000)
-        return fault
+    def _fault(self, model: str) -> Fault:
+        return demo_faults.parse(model.removeprefix(PREFIX) if model.startswith(PREFIX) else self.fault)
 
-    async def _whole(self, request: web.BaseRequest, fault: _Fault, body: bytes) -> web.StreamResponse:
-        """Answer with `body`, or with what the fault leaves of it: faults of a stream have their like here."""
-        if fault.kind == "html":
-            return web.Response(body=_HTML, status=502, content_type="text/html")
-        if fault.kind == "error-after":
-            raise _refusal("500")
-        if fault.kind in ("malformed", "garbage-after"):
-            return self._json(_BROKEN_JSON)
-        if fault.kind in ("truncated", "cut-after", "stall-after"):
-            response = web.StreamResponse(headers=self._headers())
-            response.content_type, response.content_length = "application/json", len(body)
-            await response.prepare(request)
-            await response.write(body[: len(body) // 2])
-            await (_forever() if fault.kind == "stall-after" else _hang_up(request))
-        return self._json(body)
+    async def _fail(self, request: web.BaseRequest, fault: Fault, words: Words) -> web.StreamResponse:
+        """Play a fault around aiohttp; one that does not end well for its connection never returns."""
+        play = demo_plays.play(Scene(fault, words, reused=request.protocol._request_count > 1))
+        way = _Way(request)
+        await demo_plays.perform(play._replace(pause_s=max(play.pause_s, self.profile.event_ms / 1000)), way)
+        if play.then == "reset":
+            way.transport.abort()
+        elif play.then in ("close", "linger"):
+            request.protocol.force_close()  # what was written before still arrives
+        if play.then != "keep":
+            await asyncio.get_running_loop().create_future()  # until the connection is gone, which cancels this
+        return _Played(request)
 
-    async def _stream(self, request: web.BaseRequest, fault: _Fault, answer: Answer) -> web.StreamResponse:
-        head, body, tail = answer.events(fault.kind)
-        broken = {"garbage-after": [_BROKEN_EVENT, *body[fault.amount :], *tail], "error-after": [_ERROR_EVENT]}
-        rest = broken.get(fault.kind, [])
-        events = [*head, *body[: fault.amount], *rest] if fault.kind.endswith("-after") else [*head, *body, *tail]
-        if fault.kind == "crlf":
-            events = [event.replace(b"\n", b"\r\n") for event in events]
-        if fault.kind == "comments":
-            events = [b": keep-alive\n\n" + event for event in events]
+    async def _stream(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        head, body, tail = answer.events("")
         response = web.StreamResponse(headers=self._headers() | {"Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
         await response.prepare(request)
-        await self._play(response, events)
-        if fault.kind == "cut-after":
-            await _hang_up(request)
-        if fault.kind == "stall-after":
-            await _forever()
+        await self._play(response, [*head, *body, *tail])
         return response
 
     async def _play(self, response: web.StreamResponse, events: list[bytes]) -> None:
@@ -329,14 +271,3 @@ class DemoProvider:
     def _json(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
         headers = self._headers() | (headers or {})
         return web.Response(body=body, status=status, content_type="application/json", headers=headers)
-
-
-async def _forever() -> None:
-    """Wait until the connection is gone, which cancels the handler that waits here."""
-    await asyncio.get_running_loop().create_future()
-
-
-async def _hang_up(request: web.BaseRequest) -> None:
-    """Close the socket in the middle of an answer; what was written before still arrives."""
-    request.protocol.force_close()
-    await _forever()

@@ -84,6 +84,6 @@ class Foreign:
         body = self.body
         if body is None:
             return b""
-        if not body._buffer and not body._eof:
+        while not body._buffer and not body._eof:  # the end of a chunk wakes readers, too
             await body._wait("read")
         return body._read_nowait(-1)

@@ -165,6 +165,8 @@ class Link(BaseProtocol):
         """Say whether the connection can take another request, and make it ready for that."""
         if self.poisoned or self.answer is None or self.answer.should_close or not self.whole():
             return False
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            return False  # an early answer: half of the request is still to be sent, and may never be read
         self.answer = self._chunks = self._foreign = self._parser = None
         self._asked = self._ended = False
         return True

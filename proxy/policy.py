@@ -17,7 +17,7 @@ FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "fi
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 

@@ -128,7 +128,8 @@ def set_value(body: bytes, name: bytes, new: bytes) -> bytes:
 def rename(body: bytes, name: bytes, new_name: bytes) -> bytes:
     """Return `body` with the top-level key `name` called `new_name`; unchanged when it is not there.
 
-    Where `new_name` is there already, it stands, and `name` goes: no decoder may have to choose.
+    Where `new_name` is there already, it stands, and `name` goes; of a repeated `name`, the last one counts: no decoder
+    may have to choose.
     """
     if b'"' + name + b'"' not in body and not _escapes(body):
         return body
@@ -137,19 +138,22 @@ def rename(body: bytes, name: bytes, new_name: bytes) -> bytes:
         return body
     if find(body, new_name) is not None:
         return remove(body, name)
-    return body[: member.key] + b'"' + new_name + b'"' + body[member.key_end :]
+    body = body[: member.key] + b'"' + new_name + b'"' + body[member.key_end :]
+    return remove(body, name) if find(body, name) is not None else body
 
 
 def remove(body: bytes, name: bytes) -> bytes:
-    """Return `body` without the top-level member `name`; unchanged when it is not there."""
+    """Return `body` without the top-level member `name`, however often it is given; unchanged when it is not there."""
     listed = members(body)
+    kept = [member for member in listed if member.name != name]
+    if len(kept) == len(listed):
+        return body
+    parts = [body[: listed[0].key]]
     for place, member in enumerate(listed):
-        if member.name == name:
-            if place + 1 < len(listed):
-                return body[: member.key] + body[listed[place + 1].key :]
-            start = listed[place - 1].end if place else member.key
-            return body[:start] + body[member.end :]
-    return body
+        if member.name != name:
+            # A member takes along the comma behind it, but for the last one that stays.
+            parts.append(body[member.key : member.end if member is kept[-1] else listed[place + 1].key])
+    return b"".join([*parts, body[listed[-1].end :]])
 
 
 def repeats(body: bytes, name: bytes) -> bool:

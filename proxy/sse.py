@@ -98,7 +98,7 @@ class Decoder:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._size += len(value)
+            self._size += len(value) or 1  # an empty line is kept, too
             self._data.append(value)
         elif field == b"event":
             self._name = value

@@ -245,8 +245,8 @@ class Upstream:
         return taken
 
     def failed(self, error: UpstreamError, now: float, key: str, *, probe: bool) -> None:
-        """Count a failure of an attempt with `key`."""
-        if isinstance(error, AuthError) and error.everywhere:
+        """Count a failure of an attempt with `key`, "" where none was sent: a refusal then concerns this model only."""
+        if isinstance(error, AuthError) and error.everywhere and key:
             self.provider.parked.park(key, error, now, self.live.random)
         else:
             self.live.failed(error, now, key, probe=probe)

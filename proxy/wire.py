@@ -162,9 +162,7 @@ def _invalid(error: msgspec.ValidationError) -> ClientError:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one answer in OpenAI's meaning: `input` includes `cached` and `cache_write`, `output` includes
-    `reasoning`.
-    """
+    """Tokens of one answer as OpenAI counts: `input` includes `cached` and `cache_write`, `output` `reasoning`."""
 
     input: int = 0
     output: int = 0
@@ -190,23 +188,26 @@ class _RawUsage(msgspec.Struct):
 
 
 _usage: Final = msgspec.json.Decoder(_RawUsage)
+# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
+_MOST_TOKENS: Final = 10**12
 
 
 def parse_usage(raw: msgspec.Raw) -> Usage | None:
-    """Return OpenAI's `usage` object in normal form; None for null and for what is not a usage object."""
+    """Return OpenAI's `usage` object in normal form; None for null and for what cannot be anybody's usage."""
     try:
         usage = _usage.decode(raw)
     except msgspec.DecodeError:
         return None
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
-    return Usage(
-        input=int(usage.prompt_tokens or 0),
-        output=int(usage.completion_tokens or 0),
-        cached=int(prompt.cached_tokens or 0),
-        cache_write=int(prompt.cache_write_tokens or 0),
-        reasoning=int(completion.reasoning_tokens or 0),
-    )
+    details = prompt.cached_tokens, prompt.cache_write_tokens, completion.reasoning_tokens
+    return counted(usage.prompt_tokens, usage.completion_tokens, *details)
+
+
+def counted(*found: Number | None) -> Usage | None:
+    """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
+    counts = [int(count or 0) for count in found]
+    return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

@@ -3,7 +3,9 @@
 from typing import Any, Final
 
 import msgspec
+import pytest
 
+from proxy import errors
 from proxy.adapter import Rendered, Reply, StreamParser, Target, load
 from proxy.wire import ChatRequest, decode_chat
 
@@ -81,3 +83,13 @@ def answer(message: Any, finish: Any = "stop", **fields: Any) -> dict[str, Any]:
 def deltas(*events: bytes, quirks: tuple[str, ...] = ()) -> list[Any]:
     """The deltas of a stream after its repairs."""
     return [one["choices"][0]["delta"] for one in chunks(told(parser(*quirks), *events, DONE))]
+
+
+def fault(stream: StreamParser, *pieces: bytes) -> errors.UpstreamError:
+    with pytest.raises(errors.UpstreamError) as raised:
+        told(stream, *pieces)
+    return raised.value
+
+
+def usages(out: bytes) -> list[Any]:
+    return [(bool(one["choices"]), one["usage"]) for one in chunks(out) if "usage" in one]

@@ -9,15 +9,16 @@ from proxy.errors import UnavailableError
 from proxy.sse import DONE, Event
 from proxy.wire import decode_chat
 
+BUILT_IN = ["anthropic", "bedrock", "cohere", "gemini", "ollama", "openai", "vertex"]
 OUTSIDE = "from adapters.openai import ADAPTER as ADAPTER\n"
 
 
 def test_the_built_in_languages_are_listed() -> None:
     """A language is a file in `adapters/`; what begins with _ is a helper."""
-    assert names() == ["anthropic", "bedrock", "cohere", "ollama", "openai"]
+    assert names() == BUILT_IN
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "bedrock", "cohere", "ollama", "adapters.openai"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "bedrock", "cohere", "gemini", "vertex", "adapters.openai"])
 def test_a_language_is_loaded_by_its_name(name: str) -> None:
     """Each module says which object speaks it, and loading twice gives the same one."""
     adapter = load(name)
@@ -39,7 +40,9 @@ def test_a_language_may_come_from_outside(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["nothing", "no.such.module", "proxy.errors", ".openai", "", "_anthropic"])
 def test_an_unknown_language_lists_the_known(name: str) -> None:
     """Whoever misspells a name is told which there are."""
-    with pytest.raises(LookupError, match=r"built in: anthropic, bedrock, cohere, ollama, openai") as caught:
+    with pytest.raises(
+        LookupError, match=r"built in: anthropic, bedrock, cohere, gemini, ollama, openai, vertex"
+    ) as caught:
         load(name)
     assert repr(name) in str(caught.value)
 
@@ -71,7 +74,7 @@ def test_half_an_event_at_the_end_was_cut(half: bytes) -> None:
     cut.feed(half)
     with pytest.raises(UnavailableError) as caught:
         cut.close()
-    assert caught.value.code == "upstream_invalid_event"
+    assert caught.value.code == "upstream_truncated"
 
     through.feed(b'data: {"choices":[{"finish_reason":"stop"}]}\n\n' + half)
 

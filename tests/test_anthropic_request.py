@@ -202,6 +202,19 @@ def test_endless_nesting_is_a_clean_refusal() -> None:
     assert raised.value.unsent
 
 
+@pytest.mark.parametrize("number", ["1e999", "9" * 5000])
+def test_number_that_no_decoder_takes_is_a_clean_refusal(number: str) -> None:
+    """A schema that has to be read may hold what was only passed on so far."""
+    schema = '{"type":"object","maximum":' + number + "}"
+    raw = '{"model":"m","messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_schema",'
+    request = decode_chat((raw + f'"json_schema":{{"name":"x","schema":{schema}}}}}}}').encode(), 1000)
+
+    with pytest.raises(errors.InvalidRequestError) as raised:
+        ADAPTER.render(request, Target(CURRENT))
+
+    assert (raised.value.unsent, raised.value.param) == (True, "response_format.json_schema.schema")
+
+
 def test_key_and_version_are_headers() -> None:
     """The key is in x-api-key; without one only the version is told."""
     assert ADAPTER.auth("k") == {"x-api-key": "k", "anthropic-version": "2023-06-01"}

@@ -110,6 +110,17 @@ def test_usage_is_replaced_field_by_field() -> None:
     assert found[-1]["usage"]["total_tokens"] == 1115
 
 
+@pytest.mark.parametrize("count", [-1, 10**400, 1e300])
+def test_usage_that_nobody_can_have_is_unknown(count: float) -> None:
+    """Money is reckoned with it; the answer itself is not to blame."""
+    stream = parser(stream_options={"include_usage": True})
+
+    out = stream.feed(begin(input_tokens=1) + opened(0, text("x")) + end(output_tokens=count)) + stream.close()
+
+    assert stream.usage is None
+    assert [chunk["usage"] for chunk in chunks(out)] == [None] * 3
+
+
 def test_usage_is_told_only_when_asked_for() -> None:
     """A client that did not ask gets no chunk without choices; nor does one whose upstream told nothing."""
     unasked, untold = parser(), parser(stream_options={"include_usage": True})
@@ -140,6 +151,17 @@ def test_finish_is_told_once() -> None:
     out = stream.feed(begin() + end() + end() + b"event: data\ndata: [DONE]\n\n" + b"data: nonsense\n\n")
 
     assert (out + stream.close()).count(b'"finish_reason":"stop"') == 1
+
+
+@pytest.mark.parametrize(("block", "finish"), [(text("x"), "stop"), (use(), "tool_calls")])
+def test_a_missing_reason_is_added(block: dict[str, str], finish: str) -> None:
+    """An answer that its sender calls whole never ends without a finish reason; in OpenAI's language neither."""
+    stream = parser()
+
+    out = stream.feed(begin() + opened(0, block) + event("message_stop")) + stream.close()
+
+    assert stream.finish == finish
+    assert chunks(out)[-1]["choices"][0]["finish_reason"] == finish
 
 
 def test_end_mark_of_another_language_is_tolerated() -> None:

@@ -170,6 +170,7 @@ def test_schema_is_native_where_models_know_it() -> None:
             "f": {"oneOf": [{"type": "string", "format": "uuid"}, {"type": "string", "format": "color"}]},
             "l": {"type": "array", "items": {"type": "object"}, "minItems": 2},
             "odd": {"allOf": True, "properties": True},
+            "z": {"format": ["date"]},
         },
         "$defs": {"x": True},
     }
@@ -188,6 +189,7 @@ def test_schema_is_native_where_models_know_it() -> None:
             "description": '{"minItems":2}',
         },
         "odd": {"allOf": True, "properties": True, "additionalProperties": False},
+        "z": {"description": '{"format":["date"]}'},
     }
 
 

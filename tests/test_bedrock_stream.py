@@ -139,6 +139,16 @@ def test_empty_answer_is_an_answer() -> None:
     assert len(chunks(out + stream.close())) == 2
 
 
+def test_nothing_is_said_behind_the_end() -> None:
+    """The finish is the last that a client hears of an answer, but for its usage."""
+    stream = parser()
+
+    out = stream.feed(begin() + piece(0, text="a") + stop() + piece(0, text="b") + opened(1, "one") + counted())
+
+    found = chunks(out + stream.close())
+    assert [bool(chunk["choices"][0]["finish_reason"]) for chunk in found] == [False, False, True]
+
+
 def test_finish_is_told_once() -> None:
     """A second stop, and what comes after the end, are ignored."""
     stream = parser()

@@ -171,6 +171,8 @@ def test_some_statuses_mean_the_same_on_a_web_page(status: int, kind: str) -> No
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
         ({"retry-after": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
         ({"retry-after": f"Mon, 01 Jan 2027 00:00:00 +{'9' * 20}", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 9026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "1" * 300}, None),
     ],
 )
 def test_retry_after_is_read(headers: dict[str, str], wait_s: float | None) -> None:
@@ -220,6 +222,9 @@ def test_google_says_the_wait_in_the_body(delay: str, wait_s: float | None) -> N
         ({"code": "503"}, 503),
         ({"code": "x", "status": 402}, 402),
         ({"code": 200}, 502),
+        ({"code": "²"}, 502),
+        ({"code": "9" * 5000}, 502),
+        ({"code": "0429"}, 502),
         ("x", 502),
     ],
 )

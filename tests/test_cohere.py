@@ -101,6 +101,8 @@ def test_tokens_are_told_and_units_are_billed() -> None:
         ({"tokens": UNITS, "cached_tokens": 10}, Usage(input=9, output=5)),
         ({}, None),
         (None, None),
+        ({"tokens": {**UNITS, "output_tokens": -1}}, None),
+        ({"billed_units": {**UNITS, "image_tokens": 10**400}}, None),
     ],
 )
 def test_one_kind_of_count_stands_for_the_other(usage: Any, counted: Usage | None) -> None:

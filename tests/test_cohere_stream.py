@@ -155,6 +155,15 @@ def test_done_may_be_missing() -> None:
     assert len(chunks(out)) == 3
 
 
+def test_nothing_is_said_behind_the_end() -> None:
+    """The finish is the last that a client hears of an answer."""
+    stream = COHERE.parser()
+
+    out = stream.feed(BEGIN + word("a") + end() + word("b") + opened(0, "one") + end()) + stream.close()
+
+    assert [bool(chunk["choices"][0]["finish_reason"]) for chunk in chunks(out)] == [False, False, True]
+
+
 def test_the_finish_reason_may_be_missing() -> None:
     """[DONE] ends the answer as well; clients that need a finish reason get one, and a call its arguments."""
     stream = COHERE.parser()

@@ -99,6 +99,7 @@ def test_a_problem_names_file_entry_and_nearest_word(policy: str, problem: str) 
         (catalog("a/m") + "price = { inptu = 1, output = 1 }", "price: unknown key 'inptu'; did you mean 'input'?"),
         ('[[provider]]\nname = "a/b"\nbase_url = "http://x"', "provider 'a/b': the name must not contain a slash"),
         (catalog("a/m") + '[[model]]\nprovider = "a"\nid = "m"', "model 'm': 'a/m' is listed twice"),
+        (catalog("a/m") + f"context = {10**12 + 1}", "model 'm': context: expected `int` <= 1000000000000"),
         (catalog("a/m") + "quality = 11", "model 'm': quality: expected `float` <= 10"),
         (catalog("a/m") + 'features = ["tool"]', "model 'm': features: 'tool' is not known; did you mean 'tools'?"),
         (catalog("abc/m").replace('r = "abc"', 'r = "abd"'), "model 'm': no provider 'abd'; did you mean 'abc'?"),
@@ -222,6 +223,7 @@ def test_nearest_word_or_what_there_is() -> None:
     """Far from everything: a short list is shown, a long one is not."""
     assert nearest("bat", ["cat", "dog"]) == "; did you mean 'cat'?"
     assert nearest("zzz", ["cat", "dog"]) == "; known: cat, dog"
+    assert nearest("zzz", ["a\nb", "c"]) == r"; known: 'a\nb', c"
     assert nearest("zzz", []) == nearest("zzz", map(str, range(100, 120))) == ""
 
 

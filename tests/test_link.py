@@ -30,6 +30,10 @@ def framed(data: bytes) -> bytes:
 class Still(asyncio.Transport):
     """A connection on which nothing moves by itself."""
 
+    def get_write_buffer_size(self) -> int:
+        """What waits to be sent: nothing."""
+        return 0
+
     def __init__(self) -> None:
         super().__init__()
         self.closed = False

@@ -90,7 +90,13 @@ def test_only_openais_finish_reasons_reach_the_client(reason: str, calls: Any, f
 
 @pytest.mark.parametrize(
     ("counts", "usage"),
-    [(COUNTS, Usage(input=9, output=5)), ({"eval_count": 5}, Usage(input=0, output=5)), ({}, None)],
+    [
+        (COUNTS, Usage(input=9, output=5)),
+        ({"eval_count": 5}, Usage(input=0, output=5)),
+        ({}, None),
+        ({"eval_count": -1}, None),
+        ({"eval_count": 10**400}, None),
+    ],
 )
 def test_usage(counts: Any, usage: Usage | None) -> None:
     """A count of 0 is left out by Ollama: a prompt that was cached as a whole has none."""
@@ -111,6 +117,8 @@ def test_missing_names_are_filled() -> None:
         (b'{"error":"model runner has unexpectedly stopped"}', errors.UnavailableError),
         (b'{"error":"busy","status":503}', errors.OverloadedError),
         (b'{"error":{"message":"x"}}', errors.UnavailableError),
+        (b'{"error":"x","y":1e999}', errors.UnavailableError),
+        (b'{"error":"x","y":"\xff"}', errors.UnavailableError),
         (line("half"), errors.UnavailableError),
         (b'{"done":true}', errors.UnavailableError),
         (b"<html>", errors.UnavailableError),

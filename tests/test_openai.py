@@ -95,7 +95,18 @@ def test_usage_of_a_complete_answer_is_read() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"nothing", b"[]", b"{}", b'{"choices":[]}', b'{"choices":null}', b'{"choices":3}', b"[" * 3000, ANSWER[:40]],
+    [
+        b"",
+        b"nothing",
+        b"[]",
+        b"{}",
+        b'{"choices":[]}',
+        b'{"choices":null}',
+        b'{"choices":3}',
+        b"[" * 3000,
+        ANSWER[:40],
+        ANSWER.replace(b"message", b"mess\xe9ge"),
+    ],
 )
 def test_what_is_no_answer_is_a_fault(body: bytes) -> None:
     """Malformed or cut JSON, or an answer without choices, is never passed on."""

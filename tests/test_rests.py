@@ -72,14 +72,14 @@ def test_one_keys_rest_is_not_the_others(kind: type[UpstreamError]) -> None:
 
 def test_a_refused_key_is_refused_for_all_models_of_its_provider() -> None:
     """401 is about the key. 403 may be about the model: nobody else's is taken away for it."""
-    subject = upstream("a/m")
+    subject = upstream("a/m", keys=("sk-1",))
     sibling = Upstream(subject.row, subject.provider, upstream("a/other").live)
     forbidden, wrong = errors.AuthError("no"), errors.AuthError("no")
     forbidden.everywhere = False
 
-    subject.failed(forbidden, 10, "", probe=False)
+    subject.failed(forbidden, 10, "sk-1", probe=False)
     assert (rest_s(subject, 10), rest_s(sibling, 10)) == (REFUSED_WAIT_S, 0)
-    subject.failed(wrong, 10, "", probe=False)
+    subject.failed(wrong, 10, "sk-1", probe=False)
 
     assert why(sibling, 10) == "the provider refuses its key, which is tried again in 60.0 s"
     assert sibling.rest(10 + REFUSED_WAIT_S) is None

@@ -64,7 +64,7 @@ async def test_a_key_that_is_refused_alone_takes_its_provider_out(
 ) -> None:
     """F10: 502 and nobody else, as the policy says; after that the provider is not asked, until a reload."""
     asked, other = await upstream(error(401), completion("new key")), await upstream(completion("B"))
-    running = await sidecar(asked, other)
+    running = await sidecar(asked, other, provider={"api_key": "env:A"}, environ={"A": "aaaa"})
     check_error(await running.post(), 502, "upstream_auth_failed")
 
     assert (await running.post()).text == "B"
@@ -77,6 +77,15 @@ async def test_a_key_that_is_refused_alone_takes_its_provider_out(
     (running.directory / "test.toml").write_text(IN_ORDER + 'description = "new"')
     running.app.check_files()
     assert (await running.post()).text == "new key"
+
+
+async def test_a_provider_without_a_key_rests_by_model(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Where no key was sent a refusal says nothing of one: only the model that was refused is left alone."""
+    running = await sidecar(await upstream(error(401), completion()))
+    check_error(await running.post({**CHAT, "model": "p0/secret"}), 502, "upstream_auth_failed")
+
+    assert (await running.post({**CHAT, "model": "p0/secret"})).headers["x-sidecar-attempts"] == "0"
+    assert (await running.post({**CHAT, "model": "p0/m"})).status == 200
 
 
 async def test_a_key_that_may_not_use_one_model_may_use_others(sidecar: StartSidecar, upstream: StartUpstream) -> None:

@@ -72,6 +72,8 @@ def test_a_missing_key_is_added_at_the_end(body: bytes, changed: bytes) -> None:
         (b'{"a":"\\u0064"}', b'{"a":"\\u0064"}'),
         (b'{"old":1,"new":2}', b'{"new":2}'),
         (b'{"new":2,"old":1}', b'{"new":2}'),
+        (b'{"old":1,"a":2,"ol\\u0064":3,"b":4}', b'{"a":2,"new":3,"b":4}'),
+        (b'{"old":1,"new":2,"old":3}', b'{"new":2}'),
     ],
 )
 def test_rename_leaves_one_key(body: bytes, changed: bytes) -> None:
@@ -87,6 +89,9 @@ def test_rename_leaves_one_key(body: bytes, changed: bytes) -> None:
         (b'{"a":2, "x":1, "b":"}"}', b'{"a":2, "b":"}"}'),
         (b'{"x":1}', b"{}"),
         (b'{"a":{"x":1}}', b'{"a":{"x":1}}'),
+        (b'{"x":1,"a":2, "x":3,"x":4}', b'{"a":2}'),
+        (b'{ "x":1 , "x":2 }', b"{  }"),
+        (b'{"x":1,"a":2,"x":3,"b":4}', b'{"a":2,"b":4}'),
     ],
 )
 def test_remove_leaves_valid_json(body: bytes, changed: bytes) -> None:

@@ -98,6 +98,12 @@ def test_many_lines_count_together() -> None:
         decoder.feed(line)
 
 
+def test_empty_lines_count_too() -> None:
+    """An event of nothing but empty `data:` lines has no byte of data, and grows all the same."""
+    with pytest.raises(UnavailableError):
+        Decoder().feed(b"data:\n" * (MAX_EVENT + 1))
+
+
 @pytest.mark.parametrize("end", [b"", b"\n\n"])
 def test_events_ahead_of_an_endless_one_are_delivered(end: bytes) -> None:
     """What was whole before the fault is not lost because both came in one read; then the fault is raised for good."""

@@ -155,7 +155,19 @@ def test_usage_is_read_with_its_details() -> None:
     assert wire.parse_usage(msgspec.Raw(b'{"prompt_tokens":null,"prompt_tokens_details":null}')) == Usage()
 
 
-@pytest.mark.parametrize("raw", [b"null", b'"many"', b"[]", b'{"prompt_tokens":"x"}', b'{"prompt_tokens":1e999}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"null",
+        b'"many"',
+        b"[]",
+        b'{"prompt_tokens":"x"}',
+        b'{"prompt_tokens":1e999}',
+        b'{"prompt_tokens":-1}',
+        b'{"completion_tokens":' + b"9" * 400 + b"}",
+        b'{"prompt_tokens":1e300}',
+    ],
+)
 def test_nonsense_is_no_usage(raw: bytes) -> None:
     """Unknown stays unknown, never 0."""
     assert wire.parse_usage(msgspec.Raw(raw)) is None

@@ -140,7 +140,7 @@ def _refused(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         refused = (
             _REFUSED.fullmatch(key) is not None
             or (key == "minItems" and value not in (0, 1))
-            or (key == "format" and value not in _FORMATS)
+            or (key == "format" and not (isinstance(value, str) and value in _FORMATS))
         )
         if refused:
             yield key, value

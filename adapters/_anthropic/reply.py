@@ -161,18 +161,16 @@ def finish_word(reason: str | None, *, called: bool) -> str:
     return _FINISH.get(reason or "", "tool_calls" if called else "stop")
 
 
-def normal_usage(usage: Counts) -> Usage:
-    """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache."""
-    cached = int(usage.cache_read_input_tokens or 0)
-    written = int(usage.cache_creation_input_tokens or 0)
+def normal_usage(usage: Counts) -> Usage | None:
+    """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache; None
+    when its numbers cannot be counts.
+    """
     details = usage.output_tokens_details or _OutputDetails()
-    return Usage(
-        input=int(usage.input_tokens or 0) + cached + written,
-        output=int(usage.output_tokens or 0),
-        cached=cached,
-        cache_write=written,
-        reasoning=int(details.thinking_tokens or 0),
-    )
+    cache = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    found = wire.counted(usage.input_tokens, usage.output_tokens, *cache, details.thinking_tokens)
+    if found is None:
+        return None
+    return msgspec.structs.replace(found, input=found.input + found.cached + found.cache_write)
 
 
 def text_of(value: object) -> str:

@@ -85,6 +85,8 @@ class Stream:
     def close(self) -> bytes:
         """Return the finish chunk if it is still due, the usage chunk if asked for, and `[DONE]`."""
         last = last_events(self, self._sse, self._step)
+        if self.finish is None:
+            self._stop("end_turn")  # message_stop came without a reason: Node's stream helper would throw
         self._end()
         if self._request.include_usage and self.usage is not None:
             self._out.append(self._chunks().usage(self.usage))

@@ -105,8 +105,11 @@ def names_in(fields: ToolFields) -> list[str]:
 
 
 def schema_object(raw: msgspec.Raw, where: str) -> dict[str, Any]:
-    """Return a decoded JSON schema. Raises InvalidRequestError when it is no object."""
-    found = msgspec.json.decode(raw)
+    """Return a decoded JSON schema. Raises InvalidRequestError when it is no object, or holds 1e999."""
+    try:
+        found = msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # it is JSON, as all of the request is, but nobody has looked at its numbers
+        raise invalid("a number in a JSON schema is out of range", where) from None
     if not isinstance(found, dict):
         raise invalid("a JSON schema is an object", where)
     return found

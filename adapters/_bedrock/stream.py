@@ -134,6 +134,8 @@ class Stream:
         return self._writer
 
     def _say(self, delta: wire.Delta) -> None:
+        if self.finish is not None:
+            return  # nothing is said behind the end; only the usage comes there
         self._out.append(self._chunks().delta(delta))
         self.started = True
 

@@ -164,8 +164,10 @@ def told(counts: Counts | None) -> Usage | None:
         return None
     if counts.tokens is None:
         return billed(counts)
-    usage = _usage(counts.tokens)
-    return msgspec.structs.replace(usage, cached=min(int(counts.cached_tokens or 0), usage.input))
+    usage, cached = _usage(counts.tokens), wire.counted(counts.cached_tokens)
+    if usage is None or cached is None:
+        return None
+    return msgspec.structs.replace(usage, cached=min(cached.input, usage.input))
 
 
 def billed(counts: Counts | None) -> Usage | None:
@@ -174,9 +176,9 @@ def billed(counts: Counts | None) -> Usage | None:
     return _usage(units) if units else None
 
 
-def _usage(units: Units) -> Usage:
-    return Usage(
-        input=int(units.input_tokens or 0) + int(units.image_tokens or 0),
-        output=int(units.output_tokens or 0),
-        reasoning=int(units.reasoning_tokens or 0),
-    )
+def _usage(units: Units) -> Usage | None:
+    text, images = wire.counted(units.input_tokens), wire.counted(units.image_tokens)
+    rest = wire.counted(0, units.output_tokens, 0, 0, units.reasoning_tokens)
+    if text is None or images is None or rest is None:
+        return None
+    return msgspec.structs.replace(rest, input=text.input + images.input)

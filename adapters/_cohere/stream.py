@@ -61,6 +61,8 @@ class Stream(Chunks):
             if self.finish is None:
                 self._end(_Delta())
             return
+        if self.finish is not None:
+            return  # nothing is said behind the end
         found = _decode(event.data)
         delta = found.delta or _Delta()
         said = delta.message or Said()
@@ -76,7 +78,7 @@ class Stream(Chunks):
                 self._say_piece(found.index, said.tool_calls)
             case "tool-call-end":
                 self._close_call(found.index)
-            case "message-end" if self.finish is None:
+            case "message-end":
                 self._end(delta)
 
     def _say_piece(self, place: int, call: Call) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from adapters._chat.chunks import plain
 from proxy import wire
 from proxy.adapter import Reply, Target
-from proxy.classify import classify, fault_of, status_in
+from proxy.classify import Fault, classify, fault_of, status_in
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -97,7 +97,10 @@ def decode(line: bytes) -> Line:
 
 
 def _fault_in(line: bytes) -> UpstreamError:
-    found = msgspec.json.decode(line)
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # in what the line's own decoder skips
+        return classify(502, {}, Fault(""))
     return classify(status_in(found), {}, fault_of(found))
 
 
@@ -124,7 +127,9 @@ def finish_of(line: Line, *, called: bool) -> str:
 
 
 def usage_of(line: Line) -> Usage | None:
-    """Return what was counted; a prompt that was cached as a whole has no count. None when there is none at all."""
+    """Return what was counted; a prompt that was cached as a whole has no count. None when there is none at all,
+    or one that cannot be.
+    """
     if line.prompt_eval_count is None and line.eval_count is None:
         return None
-    return Usage(input=int(line.prompt_eval_count or 0), output=int(line.eval_count or 0))
+    return wire.counted(line.prompt_eval_count, line.eval_count)

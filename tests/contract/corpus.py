@@ -23,7 +23,7 @@ Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
-TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "ollama")
+TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "gemini", "ollama", "vertex")
 # Which recordings go through which adapter, by API and provider; those in OpenAI's language all go through its own.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
@@ -32,6 +32,8 @@ SPOKEN: Final = {
     ("bedrock_converse", "bedrock"): "bedrock",
     ("cohere_chat_v2", "cohere"): "cohere",
     ("ollama_chat", "ollama"): "ollama",
+    ("gemini", "gemini"): "gemini",
+    ("gemini", "vertex"): "vertex",
 }
 # What the catalog calls a provider, where recordings call it otherwise.
 ROWS: Final = {
@@ -53,6 +55,7 @@ class Entry(msgspec.Struct, frozen=True):
     api: str
     status: int
     stream: bool
+    features: list[str] = []
     root: str = ""
 
     @property
@@ -90,7 +93,7 @@ class Golden(msgspec.Struct):
     text: str
     reasoning: str
     tool_calls: list[tuple[Any, Any]]
-    finish: str | None
+    finish: str | int | None
     openai_finish: str | None
     usage: dict[str, Any]
     error: str | None
@@ -200,6 +203,14 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         return usage["billed_units.input_tokens"], usage["billed_units.output_tokens"], 0
     if api == "ollama_chat":
         return usage.get("prompt_eval_count", 0), usage["eval_count"], 0
+    if api == "gemini":
+        prompt = (usage.get("promptTokenCount") or 0) + (usage.get("toolUsePromptTokenCount") or 0)
+        answer = usage.get("candidatesTokenCount") or 0
+        total = usage.get("totalTokenCount") or 0
+        if total < prompt + answer:
+            # The total is Google's own sum of all; where it was not told, or edited, the parts are.
+            total = prompt + answer + (usage.get("thoughtsTokenCount") or 0)
+        return prompt, total - prompt, usage.get("cachedContentTokenCount") or 0
     cached = usage.get("prompt_tokens_details.cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
     read, written = usage["prompt_tokens"], usage["completion_tokens"]
     heard = usage.get("prompt_audio_seconds") and usage["prompt_tokens_details.audio_tokens"]

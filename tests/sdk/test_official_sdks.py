@@ -71,8 +71,10 @@ def test_the_sdk(run: Run, behaviour: str) -> None:
 
 
 def test_a_failed_chain_is_asked_once(run: Run) -> None:
-    """`x-should-retry: false` is obeyed: each upstream saw one whole and one streamed request, no SDK's retry."""
-    assert run.doomed == [2, 2]
+    """`x-should-retry: false` is obeyed: each upstream saw one whole and one streamed request and no SDK's retry; the
+    last one each of them twice, because it said 500.
+    """
+    assert run.doomed == [2, 4]
 
 
 def test_the_sdk_is_the_major_it_says(run: Run, request: pytest.FixtureRequest) -> None:
