@@ -62,6 +62,8 @@ def _finished(found: Body, body: bytes, quirks: frozenset[str]) -> bytes:
     choices = found.choices or []
     if STOP not in quirks and all(one.finish_reason in finish.WORDS and one.message != NULL for one in choices):
         return body
+    if any(one.message == NULL and not one.finish_reason for one in choices):
+        return body  # it neither says nor ends anything: whoever needs a message will find none
     opened = reopen(body, "upstream_invalid_response", whole=True)
     changed = False
     for choice, (fields, said) in zip(choices, opened.each(), strict=True):

@@ -327,6 +327,7 @@ def test_the_old_name_of_the_limit() -> None:
     body = b'{"model":"up","messages":[{"role":"user"}],"max_completion_tokens": 5}'
 
     assert sent(body, "max_tokens") == body.replace(b"max_completion_tokens", b"max_tokens")
+    assert sent(body, "max_tokens", "max_completion_tokens") == body
     assert ADAPTER.render(chat(max_tokens=5), target("max_tokens")).body == chat(max_tokens=5).raw.replace(
         b'"m"', b'"up"'
     )

@@ -29,11 +29,13 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         body = splice.replace_known(body, b"model", _encode(target.model), request.model_at)
     if request.stream and not request.include_usage:
         body = _ask_for_usage(body)
-    for quirk in target.quirks:
-        if quirk in LIMIT:
-            body = splice.rename(body, *LIMIT[quirk])
-        elif quirk in REASONING:
-            body = _own_reasoning(body, REASONING[quirk].encode())
+    for quirk, names in LIMIT.items():
+        if quirk in target.quirks:
+            body = splice.rename(body, *names)
+            break  # a row that names both means the first
+    for quirk, name in REASONING.items():
+        if quirk in target.quirks:
+            body = _own_reasoning(body, name.encode())
     headers = initiator(request) if "initiator" in target.quirks else {}
     return Rendered("/chat/completions", body, headers)
 
