@@ -258,7 +258,15 @@ def test_stop_reasons_of_anthropics_shape(stop: str | None, finish: str) -> None
 
 
 @pytest.mark.parametrize(
-    "body", [b"nothing", b'{"choices":7}', b'{"stop_reason":7}', b'{"content":7,"stop_reason":null}', b'{"content":[]}']
+    "body",
+    [
+        b"nothing",
+        b'{"choices":7}',
+        b'{"stop_reason":7}',
+        b'{"stop_reason":"\xff"}',
+        b'{"content":7,"stop_reason":null}',
+        b'{"content":[]}',
+    ],
 )
 def test_filling_in_does_not_hide_a_fault(body: bytes) -> None:
     """What cannot be completed is judged as it came."""

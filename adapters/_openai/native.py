@@ -55,6 +55,7 @@ def completion_of(body: bytes, request: ChatRequest) -> bytes:
     if body.find(b'"stop_reason"') < 0:
         return body
     try:
+        body.decode()  # what the decoder skips becomes text here
         fields = raw_object.decode(body)
         if "choices" in fields or not {"content", "stop_reason"} <= fields.keys():
             return body
