@@ -227,7 +227,7 @@ NOT_UTF_8 = b'{"choices":[{"delta":{"content":"\xff"}}]}'
     "garbage", [b"{", b"Internal error", b'"text"', b"[]", b'{"choices":{}}', b"[" * 3000, NOT_UTF_8]
 )
 def test_garbage_is_a_fault_and_not_forwarded(garbage: bytes) -> None:
-    """What was whole before it is the client's; without its blank line it is half an event, and the stream cut."""
+    """What was whole before it is the client's. Where the bytes end in it, it is half an event, and the stream cut."""
     assert fault(parser(), say("a") + b"data: " + garbage).code == "upstream_truncated"
     error = fault(parser(), say("a") + event(garbage))
 
