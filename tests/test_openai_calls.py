@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from .openai_words import DONE, chunk, chunks, end, event, parsed, parser, told
+from .openai_words import ADAPTER, DONE, chat, chunk, chunks, end, event, parsed, parser, target, told
 
 
 def piece(id: Any = None, name: Any = None, arguments: Any = None, **fields: Any) -> dict[str, Any]:
@@ -80,15 +80,18 @@ def test_a_missing_index_is_repaired_for_every_provider() -> None:
 
 
 def test_a_name_instead_of_an_id_begins_a_call() -> None:
-    """Gemini's have empty ids; each gets one of its own, the same whenever the same request is sent."""
-    pieces = said([piece("", "f", "{}")], [piece("null", "g", "{}")])
+    """Gemini's have empty ids; each gets one of its own, in a later turn another. A stream keeps no request body."""
+    events = [piece("", "f", "{}")], [piece("null", "g", "{}")]
+    pieces = said(*events)
 
-    (first, *_), (second, *_) = joined(pieces)
+    first, second = (one["id"] for one in pieces)
     assert first != second
-    assert first.startswith("call_")
-    assert second.startswith("call_")
-    assert [one["id"] for one in said([piece("", "f", "{}")], [piece("null", "g", "{}")])] == [first, second]
     assert [one["type"] for one in pieces] == ["function", "function"]
+    assert all(one.startswith("call_") for one in (first, second))
+    later = msgspec.structs.replace(chat(stream=True), created=1001, raw=b"")
+    stream = ADAPTER.stream(later, target("tool_calls"))
+    (found,) = chunks(told(stream, event(chunk({"tool_calls": events[0]}, "stop"))))
+    assert found["choices"][0]["delta"]["tool_calls"][0]["id"] not in (first, second)
 
 
 def test_a_piece_of_nothing_is_a_call_of_its_own() -> None:

@@ -35,10 +35,10 @@ class Call(msgspec.Struct):
 class Calls:
     """The calls of one answer, over all its pieces. One object per answer."""
 
-    __slots__ = ("_last", "_request", "_seen", "_slots")
+    __slots__ = ("_created", "_last", "_seen", "_slots")
 
     def __init__(self, request: ChatRequest) -> None:
-        self._request = request
+        self._created = request.created
         self._seen: dict[bytes, list[Call]] = {}
         self._slots: dict[tuple[bytes, bytes], Call] = {}
         self._last: dict[bytes, Call] = {}
@@ -76,10 +76,10 @@ class Calls:
         return True
 
     def _named(self, call: Fields, number: int) -> bool:
-        """Give the call an id and a type where it has none. The id is the same whenever the same request is sent."""
+        """Give the call an id and a type where it has none. The id is another one with each request."""
         if call.get("id") == _NAMELESS:
             call["id"] = NULL
-        changed = fill(call, "id", f"call_{zlib.crc32(self._request.raw):08x}_{number}")
+        changed = fill(call, "id", f"call_{zlib.crc32(bytes(raw(call)), self._created):08x}_{number}")
         return fill(call, "type", _FUNCTION if _FUNCTION in call else "custom") or changed
 
     def _piece(self, choice: bytes, piece: Fields) -> bool:

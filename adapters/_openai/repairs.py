@@ -3,7 +3,6 @@
 A repair looks at an event only if that holds one of its `marks`, and an event that no repair changes keeps its bytes.
 """
 
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
@@ -58,7 +57,7 @@ def _missing(opened: Opened, memory: Memory) -> bool:
         return False
     kind = "chat.completion" if opened.whole else "chat.completion.chunk"
     defaults: dict[str, object] = {
-        "id": f"chatcmpl-{zlib.crc32(memory.request.raw):08x}",
+        "id": f"chatcmpl-{memory.request.created}",
         "created": memory.request.created,
         "model": memory.request.model,
     }
