@@ -29,11 +29,11 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
 class Attempt:
     """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "first_s", "rendered", "upstream", "usage", "usd")
+    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "dropped", "first_s", "upstream", "usage", "usd")
 
     def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
         self.upstream = upstream
-        self.rendered = rendered
+        self.dropped = rendered.dropped
         self.usage: Usage | None = None
         self.usd: float | None = None
         self.first_s: float | None = None

@@ -180,7 +180,9 @@ class Connection(web.RequestHandler):
             if self.transport is not None:  # it is us who leave
                 self._refuse(shutting_down())
             raise
-        await lane.answer(client, judged, body)
+        answering = lane.answer(client, judged, body)
+        del body, whole
+        await answering
 
     def _collect(self, arriving: Arriving, data: bytes) -> None:
         """Take the next bytes of a body. What comes behind its end is the next request's."""

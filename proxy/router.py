@@ -175,7 +175,7 @@ class Walk:
                 connect_s=timing.connect_s,
                 by=timing.first_by,
             )
-            return await self._read(attempt, received)
+            return await self._read(attempt, received, json_lines=rendered.json_lines)
         except BaseException as error:
             if isinstance(error, UpstreamError):
                 keyless(error, upstream)
@@ -190,7 +190,7 @@ class Walk:
         finally:
             self.upstream_s += self.tools.clock() - began
 
-    async def _read(self, attempt: Attempt, received: Received) -> Answer | StreamAnswer:
+    async def _read(self, attempt: Attempt, received: Received, *, json_lines: bool) -> Answer | StreamAnswer:
         request, timing, upstream = self.request, self._timing, attempt.upstream
         adapter = upstream.provider.adapter
         if received.status != 200:
@@ -199,10 +199,14 @@ class Walk:
             return self._whole(attempt, await received.read(timing.deadline))
         # What it is, its first byte says: servers send events as JSON and JSON as events.
         data = await received.next(timing.first_by)
-        if data.lstrip()[:1] in ((b"<",) if attempt.rendered.json_lines else (b"{", b"<")):
+        if data.lstrip()[:1] in ((b"<",) if json_lines else (b"{", b"<")):
             return self._whole(attempt, data + await received.read(timing.deadline))
-        stream = StreamAnswer(attempt, received, adapter.stream(request, upstream.target), timing)
+        # A stream may last for minutes, and a body be megabytes: it is held only while it may have to be sent again.
+        bodiless = msgspec.structs.replace(request, raw=b"")
+        stream = StreamAnswer(attempt, received, adapter.stream(bodiless, upstream.target), timing)
         await stream.begin(data)
+        if not self.route.policy.fallback.resume:
+            self.request = bodiless
         return stream
 
     def _whole(self, attempt: Attempt, body: bytes) -> Answer:

@@ -82,9 +82,11 @@ class Sidecar:
         )
 
     async def _guarded(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
-        """The outermost handler of the chat door."""
+        """The outermost handler of the chat door. Nobody keeps `body` longer than it may have to be sent once more."""
+        answering = self._answer(client, request_id, said, body, began)
+        del body
         try:
-            await self._answer(client, request_id, said, body, began)
+            await answering
         except ConnectionError:
             raise
         except Exception as error:
@@ -145,7 +147,9 @@ class Sidecar:
             if isinstance(http.protocol, Connection):
                 http.protocol.learn(http, said)
             client = client_of(http)
-            await self._guarded(client, request_id, said, body, began)
+            answering = self._guarded(client, request_id, said, body, began)
+            del body
+            await answering
         return client.sent()
 
     async def _body(self, http: web.BaseRequest, request_id: str) -> bytes:
@@ -161,9 +165,11 @@ class Sidecar:
     async def _answer(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
         """Decode, decide, route, relay; the books are closed once, at the end."""
         request = decode_chat(body, int(self.tools.wall()))
+        del body
         plan = self.gateway.plan(request, said)
         walk = self.gateway.walk(request, plan, request_id, said)
         visit = Visit(request, request_id, plan, walk, began)
+        del request
         if self.gateway.drains:
             await self._outlive(client, visit, said)
         else:

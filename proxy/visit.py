@@ -22,13 +22,14 @@ _EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-contro
 class Visit:
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
 
-    __slots__ = ("_began", "_request", "_request_id", "answer", "error", "plan", "status", "walk")
+    __slots__ = ("_began", "_mode", "_model", "_request_id", "answer", "error", "plan", "status", "walk")
 
     def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
         self.answer: Answer | StreamAnswer | None = None
         self.error: ProxyError | None = None
         self.status = CLIENT_LEFT
-        self._request = request
+        self._model = request.model
+        self._mode = "stream" if request.stream else "complete"
         self._request_id = request_id
         self.plan = plan
         self.walk = walk
@@ -60,17 +61,17 @@ class Visit:
             lines += f"x-sidecar-upstream: {upstream.plain_name}\r\n"
         if answer is None:
             return lines
-        if dropped := answer.attempt.rendered.dropped:
+        if dropped := answer.attempt.dropped:
             lines += f"x-sidecar-dropped: {', '.join(map(plain, dropped[:_LISTED]))}\r\n"
-        return lines + _EVENTS if self._request.stream else lines
+        return lines + _EVENTS if self._mode == "stream" else lines
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
-        request, walk, answer = self._request, self.walk, self.answer
+        walk, answer = self.walk, self.answer
         if walk.left:
             self.status, self.error = CLIENT_LEFT, None
         seconds = tools.clock() - self._began
-        mode, policy = "stream" if request.stream else "complete", self.plan.route.name
+        mode, policy = self._mode, self.plan.route.name
         tools.metrics.requests.add((policy, mode, str(self.status)))
         tools.metrics.duration.add(seconds)
         if not isinstance(answer, StreamAnswer):
@@ -79,7 +80,7 @@ class Visit:
             ts=round(tools.wall(), 3),
             request_id=self._request_id,
             policy=policy,
-            model=short(request.model),
+            model=short(self._model),
             mode=mode,
             status=self.status,
             attempts=self._attempts(),

@@ -157,6 +157,7 @@ class FakeUpstream:
         play = self.plays[min(len(self.requests), len(self.plays) - 1)]
         body = b"" if play.early else await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(Request(method, path, headers, body))
+        del body
         self.arrived.set()
         for piece in play.pieces:
             writer.write(piece)
