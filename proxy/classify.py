@@ -80,6 +80,8 @@ _BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
     ("prompt too long", ContextLengthError),
     ("input is too long", ContextLengthError),
     ("maximum context length", ContextLengthError),
+    ("maximum prompt length", ContextLengthError),
+    ("reduce the length of the messages", ContextLengthError),
     ("input token count", ContextLengthError),
     ("input tokens exceeded", ContextLengthError),
     ("credit balance is too low", QuotaError),

@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from adapters.openai import OpenAI, _Stream
+from adapters._openai.stream import Stream
+from adapters.openai import OpenAI
 from proxy.adapter import Adapter, StreamParser, Target
 from proxy.wire import ChatRequest
 
 
-class _Breaks(_Stream):
+class _Breaks(Stream):
     def feed(self, data: bytes) -> bytes:
         if b"oops" in data:
             raise ZeroDivisionError(data.decode())
@@ -16,7 +17,7 @@ class _Breaks(_Stream):
 
 class _Broken(OpenAI):
     def stream(self, request: ChatRequest, target: Target) -> StreamParser:
-        return _Breaks(request, fill=False)
+        return _Breaks(request, target)
 
 
 ADAPTER: Final[Adapter] = _Broken()

@@ -3,12 +3,14 @@
 from typing import Any, Final
 
 import msgspec
+import pytest
 
+from proxy import errors
 from proxy.adapter import Rendered, Reply, StreamParser, Target, load
 from proxy.wire import ChatRequest, decode_chat
 
 ADAPTER: Final = load("openai")
-COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
+COPILOT: Final = frozenset({"fill_missing", "reasoning_text", "max_completion_tokens", "initiator"})
 DONE: Final = b"data: [DONE]\n\n"
 USAGE: Final = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
@@ -66,3 +68,28 @@ def told(stream: StreamParser, *pieces: bytes) -> bytes:
 def chunks(out: bytes) -> list[Any]:
     assert out.endswith(DONE)
     return [msgspec.json.decode(part.removeprefix(b"data: ")) for part in out.split(b"\n\n")[:-2]]
+
+
+def whole(message: Any, *quirks: str, finish: Any = "stop", **fields: Any) -> Any:
+    """The first choice of a whole answer after its repairs."""
+    return msgspec.json.decode(parsed(answer(message, finish, **fields), *quirks).body)["choices"][0]
+
+
+def answer(message: Any, finish: Any = "stop", **fields: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion", "created": 1, "model": "up", "choices": [choice], **fields}
+
+
+def deltas(*events: bytes, quirks: tuple[str, ...] = ()) -> list[Any]:
+    """The deltas of a stream after its repairs."""
+    return [one["choices"][0]["delta"] for one in chunks(told(parser(*quirks), *events, DONE))]
+
+
+def fault(stream: StreamParser, *pieces: bytes) -> errors.UpstreamError:
+    with pytest.raises(errors.UpstreamError) as raised:
+        told(stream, *pieces)
+    return raised.value
+
+
+def usages(out: bytes) -> list[Any]:
+    return [(bool(one["choices"]), one["usage"]) for one in chunks(out) if "usage" in one]

@@ -63,6 +63,16 @@ def test_broken_off_answer_is_an_unavailable_upstream(reason: str) -> None:
     assert reason in raised.value.message
 
 
+@pytest.mark.parametrize("count", [-1, 10**400, 1e300])
+def test_usage_that_nobody_can_have_is_unknown(count: float) -> None:
+    """Money is reckoned with it; the answer itself is not to blame."""
+    counts = {"promptTokenCount": 1, "candidatesTokenCount": 2, "thoughtsTokenCount": count}
+
+    reply, found = parse(answer(candidate(said("x")), usageMetadata=counts))
+
+    assert (reply.usage, found.get("usage")) == (None, None)
+
+
 @pytest.mark.parametrize("feedback", [{"blockReason": "SAFETY"}, {"blockReasonMessage": "no"}])
 def test_refused_prompt_is_an_empty_answer(feedback: Any) -> None:
     """A prompt that was blocked is answered with nothing, filtered; its usage has no counts."""

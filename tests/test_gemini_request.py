@@ -208,6 +208,21 @@ def test_schema_of_300_levels_is_no_crash() -> None:
     assert sent(tools=[tool])["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == schema
 
 
+@pytest.mark.parametrize("number", ["1e999", "9" * 5000])
+def test_number_that_no_decoder_takes_is_a_clean_refusal(number: str) -> None:
+    """A schema that has to be read may hold what was only passed on so far; one that is passed on passes."""
+    head = '{"model":"m","messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_schema",'
+    for extra, refused in (('"title":"x",', True), ("", False)):
+        given = f'"json_schema":{{"name":"x","description":"d","schema":{{{extra}"maximum":{number}}}}}}}}}'
+        request = decode_chat((head + given).encode(), 1000)
+        if not refused:
+            assert f'"maximum":{number}'.encode() in ADAPTER.render(request, Target(FLASH)).body
+            continue
+        with pytest.raises(errors.InvalidRequestError) as raised:
+            ADAPTER.render(request, Target(FLASH))
+        assert (raised.value.unsent, raised.value.param) == (True, "response_format.json_schema.schema")
+
+
 def test_endless_nesting_is_a_clean_refusal() -> None:
     """A schema that is too deep to be rewritten is a 400."""
     schema = '{"title":"x","properties":{"a":' * 450 + "{}" + "}}" * 450

@@ -140,7 +140,7 @@ def test_an_error_in_a_200_is_an_error(error: Any, kind: str, message: str) -> N
 @pytest.mark.parametrize("nothing", [None, "", {}, []])
 def test_an_empty_error_is_none(nothing: Any) -> None:
     """Some servers send the key with every answer."""
-    assert parsed({"choices": [{"message": {"content": "x"}, "error": nothing}], "error": nothing}).finish is None
+    assert parsed({"choices": [{"message": {"content": "x"}, "error": nothing}], "error": nothing}).finish == "stop"
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\\ud800"])
@@ -148,6 +148,8 @@ def test_an_error_that_is_no_text_is_still_a_fault_of_the_upstream(text: bytes) 
     """Bytes that no decoder takes must not become a fault of the sidecar."""
     with pytest.raises(errors.UnavailableError):
         parsed(b'{"error":{"message":"' + text + b'"}}')
+    with pytest.raises(errors.UnavailableError):
+        parsed(b'{"error":1e400}')
 
 
 def test_error_answer_has_its_class() -> None:
@@ -211,10 +213,12 @@ def test_copilots_answer_is_completed() -> None:
 
 
 def test_what_is_there_is_not_filled_in() -> None:
-    """Numbers of the answer's own stay, to the digit."""
-    body = b'{"created":7,"object":"o","choices":[{"index":1,"message":{"x":1.0},"n":12345678901234567890}]}'
+    """The answer's own bytes stay, when nothing lacks; when something does, its numbers do, to the digit."""
+    rest = b'"choices":[{"index":1,"message":{"x":1.0},"n":12345678901234567890,"finish_reason":"stop"}]}'
+    body = b'{"id":"x","model":"m","created" : 7,"object":"chat.completion",' + rest
 
     assert parsed(body, *COPILOT).body == body
+    assert rest in parsed(body.replace(b" : 7", b":null"), *COPILOT).body
 
 
 def native(*blocks: Any, **fields: Any) -> dict[str, Any]:
@@ -253,7 +257,9 @@ def test_stop_reasons_of_anthropics_shape(stop: str | None, finish: str) -> None
     assert msgspec.json.decode(reply.body)["choices"][0]["message"]["content"] == ""
 
 
-@pytest.mark.parametrize("body", [b"nothing", b'{"choices":7}', b'{"content":7,"stop_reason":null}', b'{"content":[]}'])
+@pytest.mark.parametrize(
+    "body", [b"nothing", b'{"choices":7}', b'{"stop_reason":7}', b'{"content":7,"stop_reason":null}', b'{"content":[]}']
+)
 def test_filling_in_does_not_hide_a_fault(body: bytes) -> None:
     """What cannot be completed is judged as it came."""
     with pytest.raises(errors.UnavailableError) as raised:

@@ -125,8 +125,10 @@ class Counts(_Camel):
                 setattr(self, name, value)
 
     def said(self) -> bool:
-        """Say whether there is a count at all; a blocked prompt is told without."""
-        return self.prompt_token_count is not None or self.candidates_token_count is not None
+        """Say whether there is a count at all, and none that cannot be; a blocked prompt is told without."""
+        prompt, answer = self.prompt_token_count, self.candidates_token_count
+        rest = self.thoughts_token_count, self.tool_use_prompt_token_count, self.cached_content_token_count
+        return (prompt, answer) != (None, None) and wire.counted(prompt, answer, *rest) is not None
 
     def usage(self) -> Usage:
         """Return the counts in OpenAI's meaning, where the output includes the thoughts and the input what tools of

@@ -226,7 +226,7 @@ class _Draft:
         schema = accepted_schema(given.schema, "response_format.json_schema.schema")
         if not given.description:
             return schema
-        found = msgspec.json.decode(schema) if isinstance(schema, msgspec.Raw) else schema
+        found = msgspec.json.decode(schema, type=dict[str, msgspec.Raw]) if isinstance(schema, msgspec.Raw) else schema
         return {"description": given.description, **found}
 
     def _add_tier(self, source: str) -> None:

@@ -28,7 +28,10 @@ def accepted_schema(raw: msgspec.Raw, where: str) -> msgspec.Raw | dict[str, Any
         raise invalid("a JSON schema is an object", where)
     if _TO_LOOK_FOR.search(raw) is None:
         return raw
-    found: dict[str, Any] = msgspec.json.decode(raw)
+    try:
+        found: dict[str, Any] = msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # it is JSON, as all of the request is, but nobody has looked at its numbers
+        raise invalid("a number in a JSON schema is out of range", where) from None
     return _accepted(found)
 
 

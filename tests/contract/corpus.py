@@ -7,6 +7,7 @@ checkout next to this repository. A few recordings come with the repository, so 
 import base64
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,14 +17,14 @@ import msgspec
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from proxy.adapter import Target
+from proxy.config import CATALOG, shipped
 
 Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
-COPILOT: Final = frozenset({"fill_missing", "max_completion_tokens", "initiator"})
 TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "gemini", "ollama", "vertex")
-# Which recordings go through which adapter, by API and provider.
+# Which recordings go through which adapter, by API and provider; those in OpenAI's language all go through its own.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
@@ -33,9 +34,17 @@ SPOKEN: Final = {
     ("ollama_chat", "ollama"): "ollama",
     ("gemini", "gemini"): "gemini",
     ("gemini", "vertex"): "vertex",
-    ("openai_chat", "openai"): "openai",
-    ("openai_chat", "github_copilot"): "openai",
 }
+# What the catalog calls a provider, where recordings call it otherwise.
+ROWS: Final = {
+    "github_copilot": "copilot",
+    "vercel_gateway": "vercel",
+    "ollama_cloud": "ollama-cloud",
+    "bedrock_mantle": "bedrock-mantle",
+    **dict.fromkeys(("gpustack", "litellm_proxy", "llamacpp", "mistralrs", "ollama", "vllm"), "local"),
+}
+# What a row would say for OpenAI-compatible endpoints of providers whose row speaks another language.
+COMPATIBLE: Final = {"gemini": frozenset({"fill_missing", "tool_calls", "stop_with_calls", "thoughts_in_total"})}
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -52,7 +61,15 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def adapter(self) -> str | None:
         """The adapter this recording is for; None when no adapter of ours speaks with that provider."""
-        return SPOKEN.get((self.api, self.provider))
+        return "openai" if self.api == "openai_chat" else SPOKEN.get((self.api, self.provider))
+
+    @property
+    def quirks(self) -> frozenset[str]:
+        """What the provider's row in the shipped catalog says of it."""
+        if self.adapter != "openai":
+            return frozenset()
+        row = _catalog().get(ROWS.get(self.provider, self.provider))
+        return COMPATIBLE.get(self.provider, frozenset()) if row is None else row
 
 
 class _Request(msgspec.Struct):
@@ -160,9 +177,16 @@ def _goldens(root: str) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode((Path(root) / "golden.json").read_bytes(), type=dict[str, msgspec.Raw])
 
 
+@cache
+def _catalog() -> dict[str, frozenset[str]]:
+    """The quirks of each row of the shipped catalog that speaks OpenAI's language."""
+    rows = tomllib.loads((shipped() / CATALOG).read_text())["provider"]
+    return {row["name"]: frozenset(row.get("quirks", ())) for row in rows if row.get("adapter", "openai") == "openai"}
+
+
 def target(entry: Entry, model: str) -> Target:
     """Return whom the recording was made with."""
-    return Target(model, quirks=COPILOT if entry.provider == "github_copilot" else frozenset())
+    return Target(model, quirks=entry.quirks)
 
 
 def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
@@ -187,8 +211,12 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
             # The total is Google's own sum of all; where it was not told, or edited, the parts are.
             total = prompt + answer + (usage.get("thoughtsTokenCount") or 0)
         return prompt, total - prompt, usage.get("cachedContentTokenCount") or 0
-    cached = usage.get("prompt_tokens_details.cached_tokens") or 0
-    return usage["prompt_tokens"], usage["completion_tokens"], cached
+    cached = usage.get("prompt_tokens_details.cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
+    read, written = usage["prompt_tokens"], usage["completion_tokens"]
+    heard = usage.get("prompt_audio_seconds") and usage["prompt_tokens_details.audio_tokens"]
+    read += heard or 0
+    # Whoever counts reasoning beside the answer (xAI, Gemini) has it in the total.
+    return read, max(written, (usage.get("total_tokens") or 0) - read), cached
 
 
 def told_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:

@@ -19,7 +19,8 @@ from .strict import Pairs
 _NAMES: Final = (b"model", b"stream_options", b"max_tokens", b"usage", b"choices", b"a")
 _NEW: Final = ("new/model", strict.Object([("\n", strict.Number("1.0"))]))
 _NEW_JSON: Final = (b'"new/model"', b'{"\\n":1.0}')
-_ALL_QUIRKS: Final = Target("new/model", openai.ADAPTER.quirks)
+# Those that rename inside of messages aside: what is compared here are the top level's fields.
+_ALL_QUIRKS: Final = Target("new/model", openai.ADAPTER.quirks - {"reasoning", "reasoning_text"})
 TRANSLATORS: Final = tuple(name for name in adapter.names() if name != "openai")
 # Models for which an adapter follows other rules; one without such rules gets the last.
 _MODELS: Final = ("claude-3-haiku", "claude-sonnet-4-5", "claude-opus-5-5", "m")
