@@ -11,11 +11,12 @@ tried again there: they may be on the bill.
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from itertools import count
 from typing import Final
 
 import msgspec
 
-from proxy import wire
+from proxy import splice, wire
 from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
@@ -28,6 +29,10 @@ from proxy.wire import ChatRequest
 # Before the same upstream is asked again: half to one and a half of this, by chance. Those who failed together must
 # not come back together, and somebody waits.
 PAUSE_S: Final = 0.2
+# What is left of a body that is not held: one that says nothing, for whoever looks into it all the same. No two are
+# the same, as ids that providers leave out are made up from it.
+_NO_BODY: Final = b'{"messages":[],"stream":%d}'
+_streams: Final = count(1)
 # Faults of an answer that began well: what it cost to make is due all the same.
 _BROKEN: Final = frozenset(
     ("upstream_truncated", "upstream_invalid_response", "upstream_invalid_event", "response_too_large")
@@ -201,12 +206,14 @@ class Walk:
         data = await received.next(timing.first_by)
         if data.lstrip()[:1] in ((b"<",) if json_lines else (b"{", b"<")):
             return self._whole(attempt, data + await received.read(timing.deadline))
-        # A stream may last for minutes, and a body be megabytes: it is held only while it may have to be sent again.
-        bodiless = msgspec.structs.replace(request, raw=b"")
-        stream = StreamAnswer(attempt, received, adapter.stream(bodiless, upstream.target), timing)
+        # A stream may last for minutes, and a body be megabytes: it is held only while it may have to be sent again, or
+        # a call be told by the name that the client gave its tool.
+        named = "tools" in request.needs or splice.seek(request.raw, b'"functions"') >= 0
+        kept = request if named else msgspec.structs.replace(request, raw=_NO_BODY % next(_streams))
+        stream = StreamAnswer(attempt, received, adapter.stream(kept, upstream.target), timing)
         await stream.begin(data)
         if not self.route.policy.fallback.resume:
-            self.request = bodiless
+            self.request = kept
         return stream
 
     def _whole(self, attempt: Attempt, body: bytes) -> Answer:
