@@ -11,7 +11,6 @@ tried again there: they may be on the bill.
 
 import asyncio
 from collections.abc import Awaitable, Iterator
-from itertools import count
 from typing import Final
 
 import msgspec
@@ -29,10 +28,8 @@ from proxy.wire import ChatRequest
 # Before the same upstream is asked again: half to one and a half of this, by chance. Those who failed together must
 # not come back together, and somebody waits.
 PAUSE_S: Final = 0.2
-# What is left of a body that is not held: one that says nothing, for whoever looks into it all the same. No two are
-# the same, as ids that providers leave out are made up from it.
-_NO_BODY: Final = b'{"messages":[],"stream":%d}'
-_streams: Final = count(1)
+# What is left of a body that is not held: one that says nothing, for whoever looks into it all the same.
+_NO_BODY: Final = b'{"messages":[]}'
 # Faults of an answer that began well: what it cost to make is due all the same.
 _BROKEN: Final = frozenset(
     ("upstream_truncated", "upstream_invalid_response", "upstream_invalid_event", "response_too_large")
@@ -209,7 +206,7 @@ class Walk:
         # A stream may last for minutes, and a body be megabytes: it is held only while it may have to be sent again, or
         # a call be told by the name that the client gave its tool.
         named = "tools" in request.needs or splice.seek(request.raw, b'"functions"') >= 0
-        kept = request if named else msgspec.structs.replace(request, raw=_NO_BODY % next(_streams))
+        kept = request if named else msgspec.structs.replace(request, raw=_NO_BODY)
         stream = StreamAnswer(attempt, received, adapter.stream(kept, upstream.target), timing)
         await stream.begin(data)
         if not self.route.policy.fallback.resume:
