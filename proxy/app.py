@@ -35,6 +35,8 @@ POLL_S: Final = 1.0
 COMING_S: Final = 0.5
 # How old the numbers may be that one worker tells of another.
 PUBLISH_S: Final = 1.0
+# So many providers that are off are named at the start.
+_LISTED: Final = 5
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
 _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "gemini-*", "deepseek-*", "mistral-*"]
 
@@ -124,6 +126,8 @@ class App:
         for name, provider in registry.providers.items():
             why = provider.access.off
             (off if why else on).append(f"{name} ({(why or provider.access.source).removesuffix(' to use it')})")
+        if len(off) > _LISTED + 1:
+            off[_LISTED:] = [f"{len(off) - _LISTED} more (llm-sidecar providers)"]
         policies = list(self.gateway.generation.routes.policies)
         model = (
             "demo" if self.demo else policies[0] if policies else next(iter(registry)).name if len(registry) else "?"
