@@ -56,7 +56,7 @@ class ToolFields(msgspec.Struct):
     parallel_tool_calls: bool | None = None
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """`tool_choice` in one shape: `mode` is none, auto or required; `allowed` None when every tool may be called."""
 
     mode: str
@@ -78,7 +78,7 @@ def declare(fields: ToolFields, rules: Rules, history: Iterable[str], answer: di
     `history` are the names its messages have called; `answer` is the schema of an answer that has to come as a call of
     ANSWER_TOOL, None when it does not.
     """
-    choice = _choice_of(fields)
+    choice = choice_of(fields, "Anthropic")
     dropped: list[str] = []
     tools = [
         _tool(function, mark, rules, where, dropped)
@@ -90,7 +90,7 @@ def declare(fields: ToolFields, rules: Rules, history: Iterable[str], answer: di
             dropped.append("tool_choice")
         # Anthropic wants the tools of a history to be declared; forbidding them keeps the meaning.
         tools = [{"name": legal_name(name), "input_schema": {"type": "object"}} for name in history]
-        choice = _Choice("none")
+        choice = Choice("none")
     if answer is not None and choice.mode != "required":
         tools.append({"name": ANSWER_TOOL, "description": "Give the final answer.", "input_schema": answer})
         # One call only: the answer or, when the client's own tools are open, one of those.
@@ -147,7 +147,7 @@ def _tool(function: Function, mark: MaybeRaw, rules: Rules, where: str, dropped:
     return tool
 
 
-def _chosen(choice: _Choice, fields: ToolFields, rules: Rules) -> dict[str, Any] | None:
+def _chosen(choice: Choice, fields: ToolFields, rules: Rules) -> dict[str, Any] | None:
     if choice.mode == "required" and not rules.forced_tools:
         raise not_sent("this model cannot be made to call a tool", "tool_choice")
     chosen: dict[str, Any] = {"type": "any" if choice.mode == "required" else choice.mode}
@@ -158,23 +158,24 @@ def _chosen(choice: _Choice, fields: ToolFields, rules: Rules) -> dict[str, Any]
     return chosen if chosen != {"type": "auto"} else None
 
 
-def _choice_of(body: ToolFields) -> _Choice:
+def choice_of(body: ToolFields, language: str) -> Choice:
+    """Return what a request says of its tools, in one shape. Raises InvalidRequestError for any other."""
     chosen = body.tool_choice
     if chosen is None and isinstance(body.function_call, Called):
-        return _Choice("required", body.function_call.name)
+        return Choice("required", body.function_call.name)
     if chosen is None:
         chosen = body.function_call if isinstance(body.function_call, str) else "auto"
     if isinstance(chosen, str):
         if chosen not in ("none", "auto", "required"):
             raise invalid(f"there is no tool choice {chosen!r}", "tool_choice")
-        return _Choice(chosen)
+        return Choice(chosen)
     if chosen.type == "function" and chosen.function is not None:
-        return _Choice("required", chosen.function.name)
+        return Choice("required", chosen.function.name)
     if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
         allowed = chosen.allowed_tools
         names = frozenset(tool.function.name for tool in allowed.tools if tool.function is not None)
-        return _Choice("required" if allowed.mode == "required" else "auto", allowed=names)
-    raise not_sent(f"Anthropic has no tool choice of type {chosen.type!r}", "tool_choice")
+        return Choice("required" if allowed.mode == "required" else "auto", allowed=names)
+    raise not_sent(f"{language} has no tool choice of type {chosen.type!r}", "tool_choice")
 
 
 def _input_schema(parameters: MaybeRaw, where: str) -> msgspec.Raw | dict[str, Any]:

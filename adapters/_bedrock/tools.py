@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from adapters._anthropic.messages import Called, invalid
+from adapters._anthropic.messages import invalid
 from adapters._anthropic.models import accepted_schema
-from adapters._anthropic.tools import NOTHING, UNSET, Function, MaybeRaw, ToolFields, schema_object
+from adapters._anthropic.tools import NOTHING, UNSET, Choice, Function, MaybeRaw, ToolFields, choice_of, schema_object
 from adapters._bedrock.messages import cache_point, legal_name
 from adapters._bedrock.models import Family
 from proxy.adapter import not_sent
@@ -23,14 +23,6 @@ _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 # Claude's own word, which Converse lacks; it must not stand beside a `toolChoice`.
 _NONE: Final = {"tool_choice": {"type": "none"}}
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class _Choice(NamedTuple):
-    """`tool_choice` in one shape: `mode` is none, auto or required; `allowed` None when every tool may be called."""
-
-    mode: str
-    name: str | None = None
-    allowed: frozenset[str] | None = None
 
 
 class Declared(NamedTuple):
@@ -50,7 +42,7 @@ def declare(fields: ToolFields, family: Family, history: Iterable[str], answer: 
     `history` are the names its messages have called; `answer` is the schema of an answer that has to come as a call of
     ANSWER_TOOL, None when it does not.
     """
-    choice = _choice_of(fields)
+    choice = choice_of(fields, "Bedrock")
     dropped: list[str] = []
     if answer is None and not (fields.tools or fields.functions or history):
         return Declared(None, {}, False, ["tool_choice"] if choice.mode == "required" else [])
@@ -77,7 +69,7 @@ def declare(fields: ToolFields, family: Family, history: Iterable[str], answer: 
 
 
 def _chosen(
-    tools: list[dict[str, Any]], choice: _Choice, fields: ToolFields, family: Family, dropped: list[str]
+    tools: list[dict[str, Any]], choice: Choice, fields: ToolFields, family: Family, dropped: list[str]
 ) -> Declared:
     """Return the client's tools and which of them may, must or must not be called."""
     config: dict[str, Any] = {"tools": tools}
@@ -157,25 +149,6 @@ def _tools_for(
 
 def _spec(name: str, schema: msgspec.Raw | dict[str, Any]) -> dict[str, Any]:
     return {"toolSpec": {"name": legal_name(name), "inputSchema": {"json": schema}}}
-
-
-def _choice_of(body: ToolFields) -> _Choice:
-    chosen = body.tool_choice
-    if chosen is None and isinstance(body.function_call, Called):
-        return _Choice("required", body.function_call.name)
-    if chosen is None:
-        chosen = body.function_call if isinstance(body.function_call, str) else "auto"
-    if isinstance(chosen, str):
-        if chosen not in ("none", "auto", "required"):
-            raise invalid(f"there is no tool choice {chosen!r}", "tool_choice")
-        return _Choice(chosen)
-    if chosen.type == "function" and chosen.function is not None:
-        return _Choice("required", chosen.function.name)
-    if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
-        allowed = chosen.allowed_tools
-        names = frozenset(tool.function.name for tool in allowed.tools if tool.function is not None)
-        return _Choice("required" if allowed.mode == "required" else "auto", allowed=names)
-    raise not_sent(f"Bedrock has no tool choice of type {chosen.type!r}", "tool_choice")
 
 
 def _input_schema(parameters: MaybeRaw, where: str) -> msgspec.Raw | dict[str, Any]:
