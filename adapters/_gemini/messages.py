@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.request import Called
 from adapters._gemini.media import Part, invalid, part_of
 from adapters._gemini.models import Rules
 from proxy.adapter import not_sent
@@ -28,13 +29,6 @@ NO_SIGNATURE: Final = base64.b64encode(b"skip_thought_signature_validator").deco
 _LEGAL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}")
 _ILLEGAL: Final = re.compile(r"[^a-zA-Z0-9_.-]")
 _MAX_NAME: Final = 64
-
-
-class Called(msgspec.Struct):
-    """A called function; `arguments` is JSON text, or what a model took for it."""
-
-    name: str
-    arguments: str | None = None
 
 
 class ToolCall(msgspec.Struct):

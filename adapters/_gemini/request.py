@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import msgspec
 
+from adapters._chat.request import NOTHING, UNSET, MaybeRaw
 from adapters._gemini.media import invalid
 from adapters._gemini.messages import Conversation, Message
 from adapters._gemini.models import Rules, bare_name, rules_for
 from adapters._gemini.schema import accepted_schema
-from adapters._gemini.tools import NOTHING, UNSET, Declared, MaybeRaw, ToolFields, declare, original_names
+from adapters._gemini.tools import Declared, ToolFields, declare, original_names
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 

@@ -7,46 +7,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from adapters._chat.request import NOTHING, Called, Function, Tool, ToolChoice
 from adapters._gemini.media import invalid
-from adapters._gemini.messages import Called, legal_name
+from adapters._gemini.messages import legal_name
 from adapters._gemini.schema import accepted_schema
 from proxy.adapter import not_sent
-
-UNSET: Final = msgspec.UNSET
-MaybeRaw = msgspec.Raw | msgspec.UnsetType
-# Values that say no more than a missing field.
-NOTHING: Final = tuple(msgspec.Raw(value) for value in (b"null", b"false"))
-
-
-class Function(msgspec.Struct):
-    """A function as the client declares it."""
-
-    name: str
-    description: str | None = None
-    parameters: MaybeRaw = UNSET
-    strict: bool | None = None
-
-
-class Tool(msgspec.Struct):
-    """A tool of any type; only functions have a counterpart."""
-
-    type: str = "function"
-    function: Function | None = None
-
-
-class AllowedTools(msgspec.Struct):
-    """A choice among some of the declared tools."""
-
-    mode: str = "auto"
-    tools: list[Tool] = []
-
-
-class ToolChoice(msgspec.Struct):
-    """A choice that is more than one word."""
-
-    type: str
-    function: Called | None = None
-    allowed_tools: AllowedTools | None = None
 
 
 class ToolFields(msgspec.Struct):
