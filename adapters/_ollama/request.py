@@ -148,7 +148,7 @@ def _add_calls(turn: Turn, message: Message, where: str, names: dict[str, str]) 
     if message.reasoning_content:
         turn["thinking"] = message.reasoning_content
     calls = []
-    for call_id, called in calls_of(message, where, LANGUAGE):
+    for call_id, called, _ in calls_of(message, where, LANGUAGE):
         names[call_id] = called.name
         calls.append({"id": call_id, "function": {"name": called.name, "arguments": arguments_of(called)}})
     if calls:
