@@ -14,7 +14,7 @@ from adapters._anthropic.tools import ANSWER_TOOL
 from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
-from proxy.classify import classify, read_fault
+from proxy.classify import STATUS_OF_TYPE, classify, read_fault
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -22,19 +22,6 @@ _FINISH: Final = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
-}
-# The status that an error would have had outside of a 200 (Anthropic API reference, "Errors").
-_STATUS: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
 }
 
 
@@ -158,7 +145,7 @@ def _decode_answer(body: bytes) -> Answer:
 def fault_in(body: bytes) -> UpstreamError:
     """Return the error that came inside a 200."""
     fault = read_fault(body)
-    return classify(_STATUS.get(fault.type, 502), {}, fault)
+    return classify(STATUS_OF_TYPE.get(fault.type, 502), {}, fault)
 
 
 def thought_of(block: Block) -> Thought:
