@@ -194,3 +194,14 @@ def test_a_models_rules_do_not_hold_what_is_forwarded() -> None:
 
     assert (claude["temperature"], claude["top_p"]) == (0.5, 0.5)
     assert (gemini[0]["generationConfig"]["presencePenalty"], gemini[1]) == (0.5, ())
+
+
+async def test_who_asks_for_nothing_special_is_passed_through(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """A list of what a model does not take costs a request without any of it nothing."""
+    up = await upstream(completion())
+    running = await sidecar(files={"catalog.toml": facts((up, "openai", ["temperature"]))})
+
+    got = await running.post(b'{"model": "p0/m", "messages":[{"role":"user", "content":"a"}]}')
+
+    assert "x-sidecar-dropped" not in got.headers
+    assert up.requests[0].body == b'{"model": "m", "messages":[{"role":"user", "content":"a"}]}'

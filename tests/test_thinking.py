@@ -303,3 +303,38 @@ async def test_a_stream_of_another_shape_is_left_alone(sidecar: StartSidecar, up
     up = await upstream(stream(chunk({"role": "assistant", "content": "x"}), chunk({}, "stop"), b"data: [DONE]\n\n"))
     got = await say(await start(sidecar, {"openai": up}), "openai", stream=True)
     assert b"reasoning_details" not in got.body
+
+
+async def test_a_thought_that_never_began_is_not_told(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Pieces of a block without its start: the words are passed on, there is nothing to send back."""
+    pieces = claude.piece(0, "thinking_delta", thinking="t"), claude.piece(0, "signature_delta", signature="SIGNED")
+    up = await upstream(stream(claude.begin(), *pieces, claude.closed(0), claude.end()))
+
+    got = await say(await start(sidecar, {"anthropic": up}), "anthropic", stream=True)
+
+    assert b'"reasoning_content":"t"' in got.body
+    assert b"SIGNED" not in got.body
+
+
+async def test_a_signature_without_its_call_is_left_out(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """The client has cut the call out of its history: the signature goes with it."""
+    up = await upstream(PROVIDERS["gemini"].whole, PLAIN["gemini"])
+    running = await start(sidecar, {"gemini": up})
+    message = message_of(await say(running, "gemini"))
+    calls = [{**call, "extra_content": None} for call in message["tool_calls"] if call["id"] == "g2"]
+
+    await say(running, "gemini", {**message, "tool_calls": calls}, *results({"tool_calls": calls}))
+
+    assert b"SIGNED" not in up.requests[-1].body
+
+
+async def test_words_stay_when_their_signature_goes(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """A message of another provider's reaches an upstream of OpenAI's language without the field, else as it was."""
+    up = await upstream()
+    details = [{STAMP: "anthropic/x", "type": "reasoning.encrypted", "format": "f", "index": 0, "data": "SEALED"}]
+
+    await say(await start(sidecar, {"openai": up}), "openai", {"role": "assistant", "content": "x", "y": 1.50} | {
+        "reasoning_details": details
+    })  # fmt: skip
+
+    assert up.requests[0].json["messages"][1] == {"role": "assistant", "content": "x", "y": 1.5}

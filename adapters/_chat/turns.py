@@ -43,6 +43,8 @@ class Turns(ABC):
     assistant: ClassVar[str] = "assistant"
     content: ClassVar[str] = "content"
     texts: ClassVar[frozenset[str]] = frozenset({"text"})
+    # Whether a text may be white space alone: most models refuse that.
+    blanks: ClassVar[bool] = False
     result: ClassVar[str]
 
     def __init__(self, messages: list[Message], source: str) -> None:
@@ -90,10 +92,6 @@ class Turns(ABC):
     def _audio(self, part: Part, where: str) -> Block:
         raise not_sent(f"{self.language} takes no audio", where)
 
-    def _tells(self, text: str | None) -> bool:
-        """Say whether a text is one: most models refuse white space alone."""
-        return bool(text) and not str(text).isspace()
-
     def _with_marks(self, block: Block, part: Part, where: str) -> Iterable[Block]:
         """Return a block with what its part says besides (`cache_control`)."""
         return (block,)
@@ -120,9 +118,9 @@ class Turns(ABC):
     def _add(self, message: Message, where: str) -> None:
         match message.role:
             case "system" | "developer":
-                self._add_system(list(self._texts(message, where)))
+                self._add_system(self._texts(message, where))
             case "user":
-                self._add_user(list(self._blocks(message, where)) or [self._text(EMPTY)])
+                self._add_user(self._blocks(message, where) or [self._text(EMPTY)])
             case "assistant":
                 self._add_assistant(message, where)
             case "tool" | "function":
@@ -141,7 +139,7 @@ class Turns(ABC):
             self._add_user([_marked(block) for block in blocks])
 
     def _add_assistant(self, message: Message, where: str) -> None:
-        said = list(self._texts(message, where))
+        said = self._texts(message, where)
         if not said and message.refusal:
             said = [self._text(message.refusal)]
         calls = calls_of(message, where, self.language)
@@ -152,10 +150,11 @@ class Turns(ABC):
         if self.turns[-1]["role"] == "user":
             self.turns.append({"role": self.assistant, self.content: []})
         said += [self._call(call) for call in calls]
-        self._sign(said, calls, message)
-        for place, thought in self._thoughts(message):
-            # Never at the end: a turn does not end with a thought.
-            said.insert(min(place, len(said) - 1), thought)
+        if message.reasoning_details is not None:
+            self._sign(said, calls, message)
+            for place, thought in self._thoughts(message):
+                # Never at the end: a turn does not end with a thought.
+                said.insert(min(place, len(said) - 1), thought)
         self._join(self.turns[-1][self.content], said)
 
     def _call(self, call: Call) -> Block:
@@ -176,7 +175,7 @@ class Turns(ABC):
 
     def _add_result(self, message: Message, where: str) -> None:
         call_id = answered_call(message, where)
-        blocks = list(self._blocks(message, where))
+        blocks = self._blocks(message, where)
         waiting = self._by_call.get(call_id)
         if not waiting:
             note = f"(result of a tool call that is not in this conversation, {call_id})"
@@ -224,24 +223,24 @@ class Turns(ABC):
             elif not self._is_answer(turn):
                 return
 
-    def _texts(self, message: Message, where: str) -> Iterator[Block]:
-        for block in self._blocks(message, where):
-            if not self.texts & block.keys():
-                raise not_sent(f"a message of role {message.role!r} can only hold text", f"{where}.content")
-            yield block
+    def _texts(self, message: Message, where: str) -> list[Block]:
+        blocks = self._blocks(message, where)
+        if not isinstance(message.content, str) and any(self.texts.isdisjoint(block) for block in blocks):
+            raise not_sent(f"a message of role {message.role!r} can only hold text", f"{where}.content")
+        return blocks
 
-    def _blocks(self, message: Message, where: str) -> Iterator[Block]:
-        """Yield the blocks of a message's content; empty texts, which are refused, are left out."""
+    def _blocks(self, message: Message, where: str) -> list[Block]:
+        """Return the blocks of a message's content; empty texts, which are refused, are left out."""
         content = message.content
-        if content is None or isinstance(content, str):
-            if content and self._tells(content):
-                yield self._text(content)
-            return
-        for index, part in enumerate(content):
+        if isinstance(content, str):
+            return [self._text(content)] if content and (self.blanks or not content.isspace()) else []
+        blocks: list[Block] = []
+        for index, part in enumerate(content or ()):
             here = f"{where}.content[{index}]"
             block = self._block(part, here)
             if block is not None:
-                yield from self._with_marks(block, part, here)
+                blocks += self._with_marks(block, part, here)
+        return blocks
 
     def _block(self, part: Part, where: str) -> Block | None:
         """Return the block for one part, None for an empty text."""
@@ -250,7 +249,7 @@ class Turns(ABC):
                 text = part.text if part.type == "text" else part.refusal
                 if text is None:
                     raise invalid(f"a {part.type} part needs its text", where)
-                return self._text(text) if self._tells(text) else None
+                return self._text(text) if text and (self.blanks or not text.isspace()) else None
             case "image_url":
                 return self._image(image_of(part, where).url, where)
             case "file":

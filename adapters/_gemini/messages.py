@@ -36,6 +36,7 @@ class Conversation(Turns):
     language: ClassVar[str] = "Gemini"
     assistant: ClassVar[str] = "model"
     content: ClassVar[str] = "parts"
+    blanks: ClassVar[bool] = True
     result: ClassVar[str] = "functionResponse"
 
     def __init__(self, messages: list[Message], source: str, rules: Rules) -> None:
@@ -48,9 +49,6 @@ class Conversation(Turns):
             self.system.append(self._text(words))
         else:
             self.turns[0]["parts"].insert(0, self._text(words))
-
-    def _tells(self, text: str | None) -> bool:
-        return bool(text)
 
     def _text(self, text: str) -> Block:
         return {"text": text}
