@@ -117,7 +117,7 @@ class StreamAnswer:
     def close(self) -> None:
         """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
         error = self._fault or (None if self._ended else ConnectionResetError("the client left"))
-        self.attempt.usage = self._parser.usage
+        self.attempt.usage, self.attempt.answered = self._parser.usage, self._parser.model
         self.attempt.close(error)
         if error is None:
             self._received.finish()

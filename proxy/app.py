@@ -25,6 +25,7 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
+from proxy.prices import PRICES
 from proxy.room import Room, most_for
 from proxy.server import Sidecar
 from proxy.transport import Transport
@@ -234,7 +235,7 @@ class App:
         if self.demo and "demo" not in policies:
             names = [f"{running.profile.name}/echo" for running in self.demo]
             policies["demo"] = Policy(description="The built-in providers", candidates=names, answers=_DEMO_ANSWERS)
-        return Config(providers, models, policies, config.digest)
+        return msgspec.structs.replace(config, providers=providers, models=models, policies=policies)
 
     async def _watch(self) -> None:
         """Reload when the files' content changes. A broken directory changes nothing and is reported once."""
@@ -245,6 +246,7 @@ class App:
                     await self._reload_now.wait()
             self._reload_now.clear()
             self.check_files()
+            self.gateway.reprice()
 
     async def _publish(self) -> None:
         """Show the other workers what was counted."""
@@ -272,7 +274,7 @@ class App:
 
     def _load(self, files: dict[str, bytes]) -> Config:
         self._seen = digest(files)
-        return load(files, (shipped() / CATALOG).read_bytes())
+        return load(files, (shipped() / CATALOG).read_bytes(), (shipped() / PRICES).read_bytes())
 
     def _refuse(self, error: PolicyError) -> None:
         """Keep what runs, and say why: once per reason, not every second that a directory is missing."""

@@ -29,12 +29,25 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
 class Attempt:
     """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "dropped", "first_s", "upstream", "usage", "usd")
+    __slots__ = (
+        "_began",
+        "_open",
+        "_probe",
+        "_tools",
+        "answered",
+        "credential",
+        "dropped",
+        "first_s",
+        "upstream",
+        "usage",
+        "usd",
+    )
 
     def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
         self.upstream = upstream
         self.dropped = rendered.dropped
         self.usage: Usage | None = None
+        self.answered: str | None = None  # what the upstream calls itself
         self.usd: float | None = None
         self.first_s: float | None = None
         self._tools = tools
@@ -77,7 +90,7 @@ class Attempt:
         label, metrics = self.upstream.label, self._tools.metrics
         metrics.tokens.add((label, "input"), usage.input)
         metrics.tokens.add((label, "output"), usage.output)
-        self.usd = self.upstream.cost_usd(usage)
+        self.usd = self.upstream.cost_usd(usage, self.answered)
         if self.usd is None:
             metrics.unpriced.add((label,))
         else:

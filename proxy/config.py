@@ -31,6 +31,7 @@ from proxy.policy import (
     Timeouts,
     Weights,
 )
+from proxy.prices import PRICES, Book, read
 
 MAX_FILE: Final = 1 << 20
 
@@ -64,12 +65,15 @@ class PolicyError(Exception):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole, valid directory. `digest` changes when any byte of any file does."""
+    """A whole, valid directory. `digest` changes when any byte of any file does. `prices` are those of models whose
+    rows have none.
+    """
 
     providers: dict[str, ProviderRow]
     models: dict[str, ModelRow]
     policies: dict[str, Policy]
     digest: str
+    prices: Book = Book()
 
 
 _T = TypeVar("_T")
@@ -78,14 +82,18 @@ _ANY: Final = ("*", "?", "[")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name. Raises PolicyError when it cannot be read."""
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
     try:
-        found = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+        found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"
         raise PolicyError([Problem(str(error.filename or directory), "", text)]) from None
     return files
+
+
+def _is_ours(name: str) -> bool:
+    return (name.endswith(".toml") and not name.startswith(".")) or name == PRICES
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -96,16 +104,17 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashed.hexdigest()
 
 
-def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
-    """Return the configuration in `files`; `catalog` stands in when they have none. Raises PolicyError with all
-    problems found.
+def load(files: Mapping[str, bytes], catalog: bytes | None = None, prices: bytes | None = None) -> Config:
+    """Return the configuration in `files`; `catalog` and `prices` stand in when they have none of their own. Raises
+    PolicyError with all problems found.
     """
     problems: list[Problem] = []
+    book = _book(files.get(PRICES, prices), problems)
     if CATALOG not in files and catalog is not None:
         files = {**files, CATALOG: catalog}
     if not files:
         problems.append(Problem("", "", "the directory has no .toml file"))
-    tables = {name: _parse(name, data, problems) for name, data in files.items()}
+    tables = {name: _parse(name, data, problems) for name, data in files.items() if name != PRICES}
     facts = _convert(tables.pop(CATALOG, None) or {}, _Catalog, (CATALOG, ""), problems) or _Catalog()
     providers = _rows(facts.provider, ProviderRow, "provider", problems)
     problems.extend(
@@ -117,7 +126,7 @@ def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
         policy = _policy(name, table, problems) if table else None
         if policy is not None:
             policies[name.removesuffix(".toml")] = policy
-    config = Config(providers, models, policies, digest(files))
+    config = Config(providers, models, policies, digest(files), book)
     if not any(problem.file == CATALOG for problem in problems):
         _cross_check(config, problems)
     if problems:
@@ -135,7 +144,7 @@ def load_directory(policies: Path | None) -> Config:
     """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
     own = shipped()
     files = read_files(policies or own)
-    return load(files, (own / CATALOG).read_bytes())
+    return load(files, (own / CATALOG).read_bytes(), (own / PRICES).read_bytes())
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -158,6 +167,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = [word if word.isprintable() else repr(word) for word in known]
     return f"; known: {', '.join(shown)}" if 0 < len(known) <= 12 else ""
+
+
+def _book(data: bytes | None, problems: list[Problem]) -> Book:
+    try:
+        return Book() if data is None else read(data)
+    except ValueError as error:
+        problems.append(Problem(PRICES, "", f"no price book: {error}"))
+        return Book()
 
 
 def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:

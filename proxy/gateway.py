@@ -81,8 +81,17 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.reprice()
         self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
+
+    def reprice(self) -> None:
+        """Look at prices again that change with the day or the hour. Costs next to nothing when none does."""
+        registry, now = self.generation.routes.registry, self.tools.wall()
+        changed = {provider.name for provider in registry.providers.values() if provider.tariff.tick(now)}
+        for upstream in registry if changed else ():
+            if upstream.provider.name in changed:
+                upstream.reprice()
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""

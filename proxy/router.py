@@ -219,7 +219,7 @@ class Walk:
         body = reply.body
         if request.stream:
             body = _reframed(body, include_usage=request.include_usage)
-        attempt.usage = reply.usage
+        attempt.usage, attempt.answered = reply.usage, reply.model
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 
