@@ -70,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
 
     for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
         _policies(verbs.add_parser(verb, help=text))
+    prices = verbs.add_parser("prices", help="tell which price book is used, or write a new one")
+    _policies(prices)
+    prices.add_argument(
+        "--update", type=Path, metavar="DIR", help="write DIR/prices.json from the installed genai-prices"
+    )
     verbs.add_parser("version", help="print the version")
     return whole
 
@@ -90,6 +95,9 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help="requests at once in a process (5000, or what open files allow)",
+    )
+    serve.add_argument(
+        "--ledger", type=Path, metavar="DIR", help="keep a record of every attempt in files there (default: none)"
     )
     serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")

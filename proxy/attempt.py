@@ -7,7 +7,8 @@ import msgspec
 
 from proxy.adapter import Rendered
 from proxy.errors import UpstreamError
-from proxy.log import Log
+from proxy.ledger import Entry, Ledger, Page
+from proxy.log import Log, short
 from proxy.metrics import Metrics
 from proxy.policy import Timeouts
 from proxy.transport import Transport
@@ -16,7 +17,9 @@ from proxy.wire import Usage
 
 
 class Tools(msgspec.Struct, frozen=True, eq=False):
-    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance."""
+    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance, and a
+    ledger where one is kept.
+    """
 
     transport: Transport
     metrics: Metrics
@@ -24,6 +27,7 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
     clock: Callable[[], float]
     wall: Callable[[], float]
     random: Random = msgspec.field(default_factory=Random)
+    ledger: Ledger | None = None
 
 
 class Attempt:
@@ -31,7 +35,9 @@ class Attempt:
 
     __slots__ = (
         "_began",
+        "_entry",
         "_open",
+        "_page",
         "_probe",
         "_tools",
         "answered",
@@ -43,7 +49,7 @@ class Attempt:
         "usd",
     )
 
-    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
+    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools, page: Page | None = None) -> None:
         self.upstream = upstream
         self.dropped = rendered.dropped
         self.usage: Usage | None = None
@@ -55,6 +61,8 @@ class Attempt:
         self._probe = upstream.live.begin()
         self.credential = upstream.credential(self._began)
         self._open = True
+        self._page = page
+        self._entry = None if page is None else page.open(upstream.name, tools.wall())
 
     def speaks(self) -> None:
         """Note the first event with content. It is a probe's answer: a stream may go on for ten minutes."""
@@ -85,6 +93,29 @@ class Attempt:
             metrics.attempts.add((label, "cancelled"))
         if self.usage is not None:
             self._bill(self.usage, now)
+        if self._page is not None and self._entry is not None:
+            self._page.close(self._filled(self._entry, error, now))
+
+    def _filled(self, entry: Entry, error: BaseException | None, now: float) -> Entry:
+        """Return the ledger's entry with all that is known of this attempt."""
+        entry.outcome, entry.status = "ok", 200
+        if error is not None:
+            entry.outcome, entry.status = "cancelled", None
+            # Nobody said what became of it. Once it has begun to speak, somebody will have to pay for that.
+            entry.possibly_billed = self.usage is None
+        if isinstance(error, UpstreamError):
+            entry.outcome, entry.status = error.kind, error.status
+            entry.code = None if error.code is None else short(error.code)
+            entry.possibly_billed = self.usage is None and (error.possibly_billed or self.first_s is not None)
+        if self.answered is not None and self.answered != self.upstream.row.id:
+            entry.answered = short(self.answered)
+        entry.ms = round((now - self._began) * 1000, 3)
+        if self.first_s is not None:
+            entry.first_ms = round(self.first_s * 1000, 3)
+        if self.usage is not None:
+            _count(entry, self.usage)
+            entry.usd = None if self.usd is None else round(self.usd, 12)
+        return entry
 
     def _bill(self, usage: Usage, now: float) -> None:
         label, metrics = self.upstream.label, self._tools.metrics
@@ -96,6 +127,12 @@ class Attempt:
         else:
             metrics.usd.add((label,), self.usd)
             self.upstream.live.stats.spent(self.usd, usage.input + usage.output, now)
+
+
+def _count(entry: Entry, usage: Usage) -> None:
+    entry.input, entry.cached, entry.output, entry.reasoning = usage.input, usage.cached, usage.output, usage.reasoning
+    entry.cache_write, entry.cache_write_1h = usage.cache_write, usage.cache_write_1h
+    entry.audio, entry.audio_output = usage.audio_input, usage.audio_output
 
 
 class Timing:

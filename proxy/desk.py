@@ -12,6 +12,7 @@ from proxy.admission import Admission
 from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
+from proxy.ledger import tag
 from proxy.room import Room
 from proxy.wire import decode_chat
 
@@ -39,6 +40,7 @@ def overrides(http: web.BaseRequest) -> Overrides:
         _word(headers, "x-sidecar-fallback", "on", "off") == "on",
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
+        tag(headers.get("x-sidecar-tag")),
     )
 
 

@@ -17,6 +17,8 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
+from proxy.ledger import Entry, Page
+from proxy.log import short
 from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
@@ -31,13 +33,17 @@ _LISTED: Final = 40
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+
+    `tag` is for the ledger.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    tag: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -115,7 +121,10 @@ class Gateway:
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        walk = kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        if self.tools.ledger is not None:
+            walk.page = Page(self.tools.ledger, head_of(request, plan.route, request_id, overrides.tag))
+        return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
@@ -205,6 +214,20 @@ class Gateway:
         if kinds <= {"rate_limit", "quota"}:
             return RateLimitError(text, retry_after_s=wait_s)
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
+
+
+def head_of(request: ChatRequest, route: Route, request_id: str, tag: str | None) -> Entry:
+    """Return what the ledger's entries of one request have in common."""
+    return Entry(
+        id=request_id,
+        policy=route.name,
+        model=short(request.model),
+        tag=tag,
+        stream=request.stream,
+        needs=sorted(request.needs),
+        estimate=request.input_tokens,
+        max_tokens=request.max_tokens,
+    )
 
 
 def changes(old: Config, new: Config) -> list[str]:

@@ -19,6 +19,7 @@ from proxy import splice, wire
 from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.ledger import Page
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -50,6 +51,7 @@ class Walk:
         "attempts",
         "failed",
         "left",
+        "page",
         "request",
         "request_id",
         "route",
@@ -65,6 +67,7 @@ class Walk:
         self.route = route
         self.tools = tools
         self.request_id = request_id
+        self.page: Page | None = None
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
         self.speaking = False  # another one was asked and has answered
@@ -149,6 +152,8 @@ class Walk:
 
     def _told(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told when `error` was the last."""
+        if self.page is not None:
+            self.page.settle()
         # An upstream that was never asked has not answered: the last one that was asked has.
         told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
         told.metadata = self._history()
@@ -159,7 +164,7 @@ class Walk:
         self.asking = upstream
         rendered = provider.adapter.render(request, upstream.target)
         provider.gate.enter(request.input_tokens)
-        attempt = Attempt(upstream, rendered, self.tools)
+        attempt = Attempt(upstream, rendered, self.tools, self.page)
         timing.start_attempt()
         received = None
         began = self.tools.clock()

@@ -48,7 +48,7 @@ class _RawUsage(msgspec.Struct):
 
 _usage: Final = msgspec.json.Decoder(_RawUsage)
 # Far more than any answer has: money is reckoned with these, so their sums must fit a float.
-_MOST_TOKENS: Final = 10**12
+MOST_TOKENS: Final = 10**12
 
 
 def parse_usage(raw: msgspec.Raw) -> Usage | None:
@@ -67,7 +67,7 @@ def parse_usage(raw: msgspec.Raw) -> Usage | None:
 def counted(*found: Number | None) -> Usage | None:
     """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
     counts = [int(count or 0) for count in found]
-    return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
+    return Usage(*counts) if min(counts) >= 0 and max(counts) <= MOST_TOKENS else None
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

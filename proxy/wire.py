@@ -12,10 +12,10 @@ import msgspec
 
 from proxy import splice
 from proxy.errors import ClientError
-from proxy.usage import Number, Usage, counted, parse_usage, usage_object
+from proxy.usage import MOST_TOKENS, Number, Usage, counted, parse_usage, usage_object
 
 # Part of the language, and told by it: whoever reads answers has them from here.
-__all__ = ("Number", "Usage", "counted", "parse_usage", "usage_object")
+__all__ = ("MOST_TOKENS", "Number", "Usage", "counted", "parse_usage", "usage_object")
 
 
 class ResponseMode(Enum):
@@ -63,7 +63,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
     `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
     bytes per token). `model_at` is where the model's value stands, None when only a walk can tell. `agent_turn` says
-    that the last message is not the user's. `created` is Unix seconds.
+    that the last message is not the user's. `created` is Unix seconds. `max_tokens` is None where the client set none.
     """
 
     raw: bytes
@@ -75,6 +75,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     agent_turn: bool
     input_tokens: int
     created: int
+    max_tokens: int | None = None
 
     @property
     def mode(self) -> ResponseMode:
@@ -125,7 +126,14 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
         created=created,
+        max_tokens=_limit(envelope),
     )
+
+
+def _limit(envelope: _Envelope) -> int | None:
+    """Return how many tokens the answer may have at most; None when the client does not say, or says nonsense."""
+    said = envelope.max_completion_tokens if envelope.max_completion_tokens is not None else envelope.max_tokens
+    return int(said) if said is not None and 0 < said <= MOST_TOKENS else None
 
 
 def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:

@@ -8,8 +8,6 @@ from proxy import wire
 from proxy.wire import Number, Usage
 
 THOUGHTS: Final = "thoughts_in_total"
-# Far more than any answer has; money is reckoned with these.
-_MOST_TOKENS: Final = 10**12
 
 
 class _Beside(msgspec.Struct):
@@ -61,4 +59,4 @@ def usage_of(raw: msgspec.Raw, quirks: frozenset[str]) -> Usage | None:
 
 def _count(found: Number | None) -> int:
     """Return `found` as a count, 0 for what cannot be one."""
-    return int(found) if found is not None and 0 <= found <= _MOST_TOKENS else 0
+    return int(found) if found is not None and 0 <= found <= wire.MOST_TOKENS else 0
