@@ -130,9 +130,13 @@ class Attempt:
 
 
 def _count(entry: Entry, usage: Usage) -> None:
-    entry.input, entry.cached, entry.output, entry.reasoning = usage.input, usage.cached, usage.output, usage.reasoning
-    entry.cache_write, entry.cache_write_1h = usage.cache_write, usage.cache_write_1h
-    entry.audio, entry.audio_output = usage.audio_input, usage.audio_output
+    entry.input = usage.input
+    entry.cached = usage.cached
+    entry.output = usage.output
+    entry.reasoning = usage.reasoning
+    if usage.cache_write or usage.audio_input or usage.audio_output:
+        entry.cache_write, entry.cache_write_1h = usage.cache_write, usage.cache_write_1h
+        entry.audio, entry.audio_output = usage.audio_input, usage.audio_output
 
 
 class Timing:

@@ -12,6 +12,7 @@ are only ever appended to: pack, move or delete those of yesterday as you like.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -28,7 +29,7 @@ _LONGEST_TAG: Final = 64
 _TAG: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+=")
 
 
-class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Entry(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One attempt at one upstream; what is at its default is left out. Requests refused before any attempt have none.
 
     `ts` is Unix seconds when it began; `id` the request's, `attempt` counts its attempts from 1. `model` is as asked,
@@ -207,12 +208,9 @@ class Page:
         self.settle(final=False)
         self._count += 1
         self._running += 1
-        head = self._head
-        return Entry(
-            ts=now, id=head.id, attempt=self._count, policy=head.policy, model=head.model, upstream=upstream,
-            tag=head.tag, stream=head.stream, needs=head.needs, estimate=head.estimate, max_tokens=head.max_tokens,
-            prefix=head.prefix,
-        )  # fmt: skip
+        entry = copy(self._head)  # a third of what its constructor takes
+        entry.ts, entry.attempt, entry.upstream = now, self._count, upstream
+        return entry
 
     def close(self, entry: Entry) -> None:
         """Write `entry`, whose `outcome` is known."""

@@ -37,6 +37,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "limits": policy.Limits,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
+    "tiers": policy.Tier,
     "latency": policy.Latency,
     "A policy file": policy.Policy,
     "weights": policy.Weights,
