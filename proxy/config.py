@@ -82,9 +82,15 @@ _ANY: Final = ("*", "?", "[")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read.
+
+    The shipped book is left out: it stands in for a missing one, and to look at it every second would take a
+    millisecond.
+    """
     try:
         found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
+        if directory == shipped():
+            found = [path for path in found if path.name != PRICES]
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"

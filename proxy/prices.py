@@ -12,7 +12,7 @@ import re
 from calendar import timegm
 from collections.abc import Mapping
 from datetime import date
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -91,7 +91,15 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     match: Rule
-    prices: list[Dated]
+    prices: Annotated[list[Dated], msgspec.Meta(min_length=1)]
+
+    def check(self) -> None:
+        """Raise ValueError or re.error for what would not do when it is needed."""
+        for rule in (self.match, *self.match.all):
+            for pattern in rule.regex:
+                re.compile(pattern)
+        for dated in self.prices:
+            dated.changes(0.0)
 
 
 class Listed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,9 +144,14 @@ _model_list: Final = msgspec.json.Decoder(list[Model])
 def read(data: bytes) -> Book:
     """Return the book in `data`. Raises ValueError when it is none."""
     book = _book.decode(data)
-    _seconds(book.written)
-    for listed in book.providers:
-        re.compile(listed.url)
+    try:
+        _seconds(book.written)
+        for listed in book.providers:
+            re.compile(listed.url)
+            for model in _model_list.decode(listed.models):
+                model.check()
+    except re.error as error:
+        raise ValueError(f"{error.pattern!r}: {error}") from None
     return book
 
 

@@ -53,16 +53,21 @@ def run(args: argparse.Namespace) -> int:
         models = sum(len(msgspec.json.decode(listed.models)) for listed in book.providers)
         print(f"{book.name}: {models} models of {len(book.providers)} providers")
         return 0
+    return update(args.update, known)
+
+
+def update(directory: Path, known: list[Any] | None) -> int:
+    """Write the book of the library's providers, None without it; returns 2 when that cannot be."""
     if known is None:
         tell(f"llm-sidecar: {_MISSING}")
         return 2
-    path: Path = args.update / PRICES
+    path = directory / PRICES
     draft = path.with_suffix(".new")
     try:
         draft.write_text(text(listing(known), date.today()))
         draft.replace(path)  # a sidecar that looks at the directory finds the old one or the new one
     except OSError as error:
-        tell(f"llm-sidecar: {args.update}: {error.strerror}")
+        tell(f"llm-sidecar: {directory}: {error.strerror}")
         return 2
     print(f"{path}: {_source()}")
     return 0
