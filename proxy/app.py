@@ -16,7 +16,7 @@ import msgspec
 from proxy import adapter, demo
 from proxy.admission import LOOPBACK, Admission, digests, is_loopback
 from proxy.attempt import Tools
-from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files, shipped
+from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files, shipped, shipped_prices
 from proxy.connection import Server
 from proxy.gateway import Gateway
 from proxy.keys import access
@@ -26,7 +26,6 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
-from proxy.prices import PRICES
 from proxy.room import Room, most_for
 from proxy.server import Sidecar
 from proxy.transport import Transport
@@ -304,7 +303,7 @@ class App:
 
     def _load(self, files: dict[str, bytes]) -> Config:
         self._seen = digest(files)
-        return load(files, (shipped() / CATALOG).read_bytes(), (shipped() / PRICES).read_bytes())
+        return load(files, (shipped() / CATALOG).read_bytes(), shipped_prices())
 
     def _refuse(self, error: PolicyError) -> None:
         """Keep what runs, and say why: once per reason, not every second that a directory is missing."""

@@ -82,15 +82,9 @@ _ANY: Final = ("*", "?", "[")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read.
-
-    The shipped book is left out: it stands in for a missing one, and to look at it every second would take a
-    millisecond.
-    """
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
     try:
         found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
-        if directory == shipped():
-            found = [path for path in found if path.name != PRICES]
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"
@@ -146,11 +140,16 @@ def shipped() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "policies"
 
 
+def shipped_prices() -> bytes:
+    """Return the shipped price book. It is not among the policies: a copy of those shall not keep it from changing."""
+    return (Path(__file__).parent / PRICES).read_bytes()
+
+
 def load_directory(policies: Path | None) -> Config:
     """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
     own = shipped()
     files = read_files(policies or own)
-    return load(files, (own / CATALOG).read_bytes(), (own / PRICES).read_bytes())
+    return load(files, (own / CATALOG).read_bytes(), shipped_prices())
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.__main__ import main
 from proxy.commands import prices as verb
-from proxy.config import PolicyError, load, load_directory, shipped
+from proxy.config import PolicyError, load, load_directory, shipped_prices
 from proxy.policy import Price, Tier
 from proxy.prices import PRICES, Book, Dated, Listed, Model, Quote, Rule, Tariff, cost, read
 from proxy.usage import Usage
@@ -409,7 +409,7 @@ def test_the_verb_writes_the_book_of_the_library(tmp_path: Path, capsys: pytest.
     """The same as the shipped one, which was written from this version, but for its day."""
     assert main(["prices", "--update", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / PRICES}: genai-prices 0.2.3\n"
-    written, known = (json.loads((folder / PRICES).read_text()) for folder in (tmp_path, shipped()))
+    written, known = json.loads((tmp_path / PRICES).read_text()), json.loads(shipped_prices())
     assert written.pop("written") == date.today().isoformat()
     assert {**written, "written": known["written"]} == known
     assert [path.name for path in tmp_path.iterdir()] == [PRICES]
@@ -424,9 +424,9 @@ def test_the_verb_says_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureF
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_shipped_book_is_checked_as_strictly(tmp_path: Path) -> None:
+def test_the_shipped_book_is_checked_as_strictly() -> None:
     """What `read` lets through can be looked into without an error."""
-    whole = read((shipped() / PRICES).read_bytes())
+    whole = read(shipped_prices())
     for listed in whole.providers:
         assert Tariff(whole, listed.id, "", {}).quote("no such model at all").source == "unknown"
     assert len(whole.providers) > 40

@@ -19,9 +19,11 @@ from proxy.policy import Price, Tier
 from proxy.prices import PRICES, Dated, Listed, Model, Rule
 
 try:
-    from genai_prices.data import providers as known
+    from genai_prices.data import providers
 except ModuleNotFoundError:  # an extra, as only --update needs it
-    known = None
+    _known: list[Any] | None = None
+else:
+    _known = list(providers)
 
 # Our word for each of the library's.
 _WORDS: Final = {
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         models = sum(len(msgspec.json.decode(listed.models)) for listed in book.providers)
         print(f"{book.name}: {models} models of {len(book.providers)} providers")
         return 0
-    return update(args.update, known)
+    return update(args.update, _known)
 
 
 def update(directory: Path, known: list[Any] | None) -> int:
