@@ -48,8 +48,8 @@ class Price(_Row, frozen=True, omit_defaults=True):
     """USD per million tokens; `request` and `search` are USD each. None: like what the tokens are part of.
 
     `cached_input`, `cache_write` and `audio_input` are parts of the input, `cache_write_1h` of `cache_write`,
-    `cached_audio` of `cached_input`, `reasoning` and `audio_output` of the output. `search` is for a web search that
-    the provider ran. The highest of the `tiers` that a request's input reaches holds.
+    `cached_audio` of `cached_input`, `reasoning`, `audio_output` and `image_output` of the output. `search` is for a
+    web search that the provider ran. The last of the `tiers` that a request's input exceeds holds.
     """
 
     input: NotNegative
@@ -61,6 +61,7 @@ class Price(_Row, frozen=True, omit_defaults=True):
     audio_input: NotNegative | None = None
     audio_output: NotNegative | None = None
     cached_audio: NotNegative | None = None
+    image_output: NotNegative | None = None
     request: NotNegative = 0.0
     search: NotNegative = 0.0
     tiers: list[Tier] = []

@@ -258,6 +258,8 @@ def cost(price: Price, usage: Usage) -> float:
         usd += usage.reasoning * (price.reasoning - price.output)
     if usage.audio_output and price.audio_output is not None:
         usd += usage.audio_output * (price.audio_output - price.output)
+    if usage.image_output and price.image_output is not None:
+        usd += usage.image_output * (price.image_output - price.output)
     return usd / 1e6 + price.request + usage.searches * price.search
 
 

@@ -12,8 +12,8 @@ Number = int | float
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one answer as OpenAI counts: `input` includes `cached`, `cache_write` and `audio_input`, `output`
-    includes `reasoning` and `audio_output`; `cache_write_1h` is the part of `cache_write` that is kept for an hour,
-    `cached_audio` that of `cached` which is sound. `searches` are web searches that the provider ran, and bills.
+    includes `reasoning`, `audio_output` and `image_output`; `cache_write_1h` is the part of `cache_write` that is kept
+    for an hour, `cached_audio` that of `cached` which is sound. `searches` are web searches that the provider ran.
     """
 
     input: int = 0
@@ -26,6 +26,7 @@ class Usage(msgspec.Struct, frozen=True):
     audio_output: int = 0
     cached_audio: int = 0
     searches: int = 0
+    image_output: int = 0
 
 
 class _PromptDetails(msgspec.Struct):

@@ -42,7 +42,8 @@ _BROKEN: Final = frozenset(
 )
 # One of Vertex AI's transports sends the numbers of the enum; from 9 on they differ between Google's APIs.
 _NUMBERS: Final = {2: "MAX_TOKENS", **dict.fromkeys((3, 4, 6, 7, 8), "SAFETY")}
-_SOUND: Final = frozenset({"AUDIO", 4})
+_SOUND: Final[frozenset[str | int]] = frozenset({"AUDIO", 4})
+_PICTURES: Final[frozenset[str | int]] = frozenset({"IMAGE", 2})
 
 
 class _Camel(msgspec.Struct, rename="camel"):
@@ -138,15 +139,16 @@ class Counts(_Camel):
         prompt = int(self.prompt_token_count or 0) + int(self.tool_use_prompt_token_count or 0)
         answer, thoughts = int(self.candidates_token_count or 0), int(self.thoughts_token_count or 0)
         inside = thoughts and prompt + answer == self.total_token_count
-        cached, heard = int(self.cached_content_token_count or 0), _sound(self.prompt_tokens_details, prompt)
+        cached, heard = int(self.cached_content_token_count or 0), _tokens(_SOUND, self.prompt_tokens_details, prompt)
         return Usage(
             input=prompt,
             output=answer if inside else answer + thoughts,
             cached=cached,
             reasoning=thoughts,
             audio_input=heard,
-            audio_output=_sound(self.candidates_tokens_details, answer),
-            cached_audio=_sound(self.cache_tokens_details, min(cached, heard)),
+            audio_output=_tokens(_SOUND, self.candidates_tokens_details, answer),
+            cached_audio=_tokens(_SOUND, self.cache_tokens_details, min(cached, heard)),
+            image_output=_tokens(_PICTURES, self.candidates_tokens_details, answer),
         )
 
     def openai(self) -> dict[str, Any]:
@@ -160,9 +162,9 @@ class Counts(_Camel):
         return found
 
 
-def _sound(details: list[_Modality] | None, most: int) -> int:
-    """Return how many tokens are sound, of `most` in all."""
-    return max(0, min(most, sum(int(one.token_count or 0) for one in details or () if one.modality in _SOUND)))
+def _tokens(kinds: frozenset[str | int], details: list[_Modality] | None, most: int) -> int:
+    """Return how many tokens are of these kinds, of `most` in all."""
+    return max(0, min(most, sum(int(one.token_count or 0) for one in details or () if one.modality in kinds)))
 
 
 class _Feedback(_Camel):

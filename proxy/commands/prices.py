@@ -1,7 +1,7 @@
 """`llm-sidecar prices`: which price book is in use, and `--update DIR` to write the one of the installed genai-prices.
 
 The library's words become ours here and nowhere else. What has no price per token (speech by the hour, pages) is left
-out, and so are images and searches in files, which no usage of ours counts.
+out, and so are images to look at and searches in files, which no usage of ours counts apart.
 """
 
 import argparse
@@ -36,6 +36,7 @@ _WORDS: Final = {
     "input_audio_mtok": "audio_input",
     "output_audio_mtok": "audio_output",
     "cache_audio_read_mtok": "cached_audio",
+    "output_image_mtok": "image_output",
 }
 _CLAUSES: Final = {
     "ClauseEquals": "equals",
