@@ -23,6 +23,7 @@ from proxy.keys import access
 from proxy.ledger import Ledger
 from proxy.listener import Listener
 from proxy.log import Log
+from proxy.logins import Refresher
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
@@ -36,8 +37,6 @@ POLL_S: Final = 1.0
 COMING_S: Final = 0.5
 # How old the numbers may be that one worker tells of another.
 PUBLISH_S: Final = 1.0
-# How much of the ledger a power cut may cost.
-SYNC_S: Final = 1.0
 # So many providers that are off are named at the start.
 _LISTED: Final = 5
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
@@ -119,11 +118,11 @@ class App:
         except BaseException:
             await self._take_down()
             raise
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._refresh())]
         if self.peers.workers > 1:
             self._tasks.append(asyncio.create_task(self._publish()))
         if self.ledger is not None:
-            self._tasks.append(asyncio.create_task(self._sync(self.ledger)))
+            self._tasks.append(asyncio.create_task(self.ledger.keep_synced()))
 
     def lines(self) -> list[str]:
         """Return the start-up lines for a person."""
@@ -277,18 +276,13 @@ class App:
             self.peers.publish(self.metrics, self.gateway.flying())
             await asyncio.sleep(PUBLISH_S)
 
-    async def _sync(self, ledger: Ledger) -> None:
-        """Bring the ledger to the disk, beside the event loop: that takes milliseconds."""
-        while True:
-            await asyncio.sleep(SYNC_S)
-            await asyncio.to_thread(ledger.sync)
-
     def check_files(self) -> None:
         """Reload if the policy files have changed since they were last looked at."""
         try:
             files = self._files()
             if digest(files) == self._seen:
                 self._refused = ""  # the directory is there: should it go, that is news again
+                self._check_keys()
                 return
             changed = self.gateway.install(self._with_demo(self._load(files)))
         except PolicyError as error:
@@ -297,6 +291,22 @@ class App:
         self._refused = ""
         self.metrics.reloads.add(("ok",))
         self.log("reloaded", time.time(), generation=self.gateway.generation.number, changes=changed)
+
+    def _check_keys(self) -> None:
+        """Take new keys when a key's file or a login has changed."""
+        generation = self.gateway.generation
+        providers = generation.routes.registry.providers.items()
+        changed = [name for name, one in providers if access(one.row, self.environ) != one.access]
+        if changed:
+            self.gateway.install(generation.config)
+            self.log("keys_changed", time.time(), providers=changed)
+
+    async def _refresh(self) -> None:
+        """Keep logins fresh."""
+        refresher = Refresher(self.environ, time.time, self.log)
+        while True:
+            await refresher.look(self.gateway.generation.config.providers.values())
+            await asyncio.sleep(POLL_S)
 
     def _files(self) -> dict[str, bytes]:
         return read_files(self.options.policies or shipped())
