@@ -17,7 +17,7 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.ledger import Entry, Page
+from proxy.ledger import Page
 from proxy.log import short
 from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
@@ -123,7 +123,18 @@ class Gateway:
         kind = HedgedWalk if plan.route.hedges else Walk
         walk = kind(request, plan.route, self.tools, request_id, overrides.client_s)
         if self.tools.ledger is not None:
-            walk.page = Page(self.tools.ledger, head_of(request, plan.route, request_id, overrides.tag))
+            needs = sorted(request.needs) if request.needs else []
+            walk.page = Page(
+                self.tools.ledger,
+                request_id,
+                plan.route.name,
+                short(request.model),
+                overrides.tag,
+                request.stream,
+                needs,
+                request.input_tokens,
+                request.max_tokens,
+            )
         return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
@@ -214,20 +225,6 @@ class Gateway:
         if kinds <= {"rate_limit", "quota"}:
             return RateLimitError(text, retry_after_s=wait_s)
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
-
-
-def head_of(request: ChatRequest, route: Route, request_id: str, tag: str | None) -> Entry:
-    """Return what the ledger's entries of one request have in common."""
-    return Entry(
-        id=request_id,
-        policy=route.name,
-        model=short(request.model),
-        tag=tag,
-        stream=request.stream,
-        needs=sorted(request.needs),
-        estimate=request.input_tokens,
-        max_tokens=request.max_tokens,
-    )
 
 
 def changes(old: Config, new: Config) -> list[str]:

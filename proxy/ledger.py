@@ -13,7 +13,6 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -32,7 +31,7 @@ _LONGEST_TAG: Final = 64
 _TAG: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+=")
 
 
-class Entry(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+class Entry(msgspec.Struct, omit_defaults=True, gc=False):
     """One attempt at one upstream; what is at its default is left out. Requests refused before any attempt have none.
 
     `ts` is Unix seconds when it began; `id` the request's, `attempt` counts its attempts from 1. `model` is as asked,
@@ -195,55 +194,61 @@ class Ledger:
             self._complain(f"{self._directory}: {reason}")
 
 
-class Page:
+class Page(msgspec.Struct, gc=False):
     """The entries of one request. One that failed waits for what follows: only then is known whether it was the last.
 
-    Nothing is awaited between the two but a pause before the same upstream is asked again.
+    Nothing is awaited between the two but a pause before the same upstream is asked again. `id` to `prefix` are what
+    all its entries have in common, see `Entry`.
     """
 
-    __slots__ = ("_answered", "_count", "_failed", "_head", "_ledger", "_running")
+    ledger: Ledger
+    id: str = ""
+    policy: str = ""
+    model: str = ""
+    tag: str | None = None
+    stream: bool = False
+    needs: list[str] = []
+    estimate: int = 0
+    max_tokens: int | None = None
+    prefix: list[int] = []
+    attempts: int = 0
+    running: int = 0
+    answered: bool = False
+    failed: list[Entry] = []
 
-    def __init__(self, ledger: Ledger, head: Entry) -> None:
-        """`head` is what all entries of the request have in common."""
-        self._ledger = ledger
-        self._head = head
-        self._count = 0
-        self._running = 0
-        self._answered = False
-        self._failed: list[Entry] = []
-
-    def open(self, upstream: str, now: float) -> Entry:
-        """Return the entry of a new attempt at `now` (Unix seconds)."""
-        self.settle(final=False)
-        self._count += 1
-        self._running += 1
-        entry = copy(self._head)  # a third of what its constructor takes
-        entry.ts, entry.attempt, entry.upstream = now, self._count, upstream
-        return entry
+    def open(self) -> int:
+        """Note that an attempt begins. Returns its number."""
+        if self.failed:
+            self.settle(final=False)
+        self.running += 1
+        self.attempts += 1
+        return self.attempts
 
     def close(self, entry: Entry) -> None:
         """Write `entry`, whose `outcome` is known."""
-        self._running -= 1
+        self.running -= 1
         if entry.outcome == "ok":
-            self.settle(final=False)
-            entry.final, self._answered = not self._answered, True
+            if self.failed:
+                self.settle(final=False)
+            entry.final = not self.answered
+            self.answered = True
         elif entry.outcome == "cancelled":
             # While somebody else is asked, or has answered, this is a late one that was let go of.
-            entry.final = not (self._answered or self._running)
+            entry.final = not (self.answered or self.running)
             if entry.final:
                 self.settle(final=False)
         else:
-            self._failed.append(entry)
+            self.failed.append(entry)
             return
-        self._ledger.add(entry)
+        self.ledger.add(entry)
 
     def settle(self, *, final: bool = True) -> None:
         """Write what has failed; `final`: nothing follows, the last of it is what the client is told."""
-        if self._failed:
-            failed, self._failed = self._failed, []
-            failed[-1].final = final and not self._answered
+        if self.failed:
+            failed, self.failed = self.failed, []
+            failed[-1].final = final and not self.answered
             for entry in failed:
-                self._ledger.add(entry)
+                self.ledger.add(entry)
 
 
 def tag(text: str | None) -> str | None:

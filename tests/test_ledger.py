@@ -270,7 +270,12 @@ def test_a_tag_is_plain_and_short(text: str | None, kept_of_it: str | None) -> N
 
 def page(kept: Kept) -> Page:
     """The page of a request called r."""
-    return Page(kept.ledger, Entry(id="r"))
+    return Page(kept.ledger, id="r")
+
+
+def begin(page: Page, upstream: str) -> Entry:
+    """Begin an attempt."""
+    return Entry(id=page.id, ts=MORNING, attempt=page.open(), upstream=upstream)
 
 
 def finish(page: Page, entry: Entry, outcome: str) -> None:
@@ -287,9 +292,9 @@ def told(kept: Kept) -> list[tuple[str, str, int, bool]]:
 def test_the_last_failure_is_final(kept: Kept) -> None:
     """A failed attempt is written when the next begins, or when it is plain that none does."""
     one = page(kept)
-    finish(one, one.open("a", MORNING), "timeout")
+    finish(one, begin(one, "a"), "timeout")
     assert told(kept) == []
-    second = one.open("b", MORNING)
+    second = begin(one, "b")
     assert told(kept) == [("a", "timeout", 1, False)]
     finish(one, second, "overloaded")
     one.settle()
@@ -300,16 +305,16 @@ def test_the_last_failure_is_final(kept: Kept) -> None:
 def test_of_two_at_once_the_winner_is_final(kept: Kept) -> None:
     """The late one that is let go of is not; nor is one that failed while the other spoke."""
     one = page(kept)
-    late, quick = one.open("late", MORNING), one.open("quick", MORNING)
+    late, quick = begin(one, "late"), begin(one, "quick")
     finish(one, late, "cancelled")
     finish(one, quick, "ok")
     other = page(kept)
-    failed, good = other.open("failed", MORNING), other.open("good", MORNING)
+    failed, good = begin(other, "failed"), begin(other, "good")
     finish(other, failed, "timeout")
     finish(other, good, "ok")
     other.settle()
     both = page(kept)
-    first, second = both.open("first", MORNING), both.open("second", MORNING)
+    first, second = begin(both, "first"), begin(both, "second")
     finish(both, first, "ok")
     finish(both, second, "ok")
     assert told(kept) == [
@@ -325,9 +330,9 @@ def test_of_two_at_once_the_winner_is_final(kept: Kept) -> None:
 def test_when_the_client_leaves_one_of_two_is_final(kept: Kept) -> None:
     """A request always has exactly one final attempt."""
     one = page(kept)
-    failed = one.open("failed", MORNING)
+    failed = begin(one, "failed")
     finish(one, failed, "timeout")
-    first, second = one.open("first", MORNING), one.open("second", MORNING)
+    first, second = begin(one, "first"), begin(one, "second")
     finish(one, first, "cancelled")
     finish(one, second, "cancelled")
     one.settle()
@@ -343,10 +348,10 @@ def test_a_request_has_one_final_attempt(steps: list[tuple[str, int]]) -> None:
         def add(self, entry: Entry) -> None:
             found.append(entry)
 
-    one, running, opened = Page(Memory(Path(), int, print), Entry(id="r")), list[Entry](), 0
+    one, running, opened = Page(Memory(Path(), int, print), id="r"), list[Entry](), 0
     for step, which in [*steps, *[("ok" if steps and steps[0][1] % 2 else "fail", 0)] * len(steps)]:
         if step == "open" and not any(entry.outcome == "ok" for entry in found):
-            running.append(one.open("u", 0.0))
+            running.append(begin(one, "u"))
             opened += 1
         elif step != "open" and running:
             ended = running.pop(which % len(running))
