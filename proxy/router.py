@@ -77,10 +77,14 @@ class Walk:
 
     def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
+        return self._ask(self.start(chain, fall_back=fall_back))
+
+    def start(self, chain: list[Upstream], *, fall_back: bool) -> Upstream:
+        """Count the request and return whom to ask first."""
         self.route.budget.requests += 1
         self._waiting = iter(chain)
         self._fall_back = fall_back
-        return self._ask(next(self._waiting))
+        return next(self._waiting)
 
     async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
         """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
@@ -101,14 +105,25 @@ class Walk:
 
     async def _next(self, upstream: Upstream, error: UpstreamError) -> Upstream:
         """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
+        following = self.after(upstream, error)
+        if following is None or not await self._ready(following, error):
+            raise self._told(error) from None
+        return following
+
+    def after(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
+        """Note that `upstream` failed. Returns who is asked next, None for nobody."""
         self.failed.append((upstream, error))
         self.attempts += not error.unsent
         following = self._following(upstream, error) if self._fall_back else None
         held = following is not None and not self._affords()
         self._note(upstream, error, following, held=held)
-        if following is None or held or not await self._ready(following, error):
-            raise self._told(error) from None
-        return following
+        return None if held else following
+
+    def pause_s(self, following: Upstream, error: UpstreamError) -> float:
+        """Return how long to wait before `following` is asked after `error`: 0 unless it failed itself just now."""
+        if following is not self.failed[-1][0] or error.kind != "unavailable":
+            return 0.0
+        return PAUSE_S * (0.5 + self.tools.random.random())
 
     def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
@@ -140,9 +155,9 @@ class Walk:
 
     async def _ready(self, following: Upstream, error: UpstreamError) -> bool:
         """Pause before an upstream that failed is asked again. Returns False when it has begun to rest meanwhile."""
-        if following is not self.failed[-1][0] or error.kind != "unavailable":
+        pause_s = self.pause_s(following, error)
+        if not pause_s:
             return True
-        pause_s = PAUSE_S * (0.5 + self.tools.random.random())
         await asyncio.sleep(pause_s)
         self.upstream_s += pause_s
         return following.rest(self.tools.clock()) is None
