@@ -1,0 +1,271 @@
+"""Play a trace through one choice. What happens next is a heap of moments; time moves only here.
+
+Every attempt is a `proxy.attempt.Attempt` and every fallback a step of a `proxy.router.Walk`, so that breakers, rests,
+limits, budgets and live numbers are the live ones; only the bytes are missing.
+"""
+
+import asyncio
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import Final
+
+import msgspec
+
+from proxy import adapter
+from proxy.adapter import Rendered
+from proxy.attempt import Attempt, Tools
+from proxy.config import Config
+from proxy.errors import RateLimitError, UpstreamError, UpstreamTimeoutError
+from proxy.keys import Access
+from proxy.log import Log
+from proxy.metrics import Metrics
+from proxy.optimizer import Ask
+from proxy.registry import build
+from proxy.router import Walk
+from proxy.simulation.choice import Choice, chooser
+from proxy.simulation.trace import PLAIN, Floats, Ints, Trace
+from proxy.simulation.world import Assumed, Behaviour, Fit, Luck
+from proxy.transport import Transport
+from proxy.upstream import Upstream
+from proxy.wire import ChatRequest, Usage, decode_chat
+
+# What can happen to a request, in this order when at once.
+_SPEAKS, _ENDS, _ASKS = range(3)
+_RENDERED: Final = Rendered("", b"", {})
+_BODY: Final = b'{"model":"m","messages":[{"role":"user","content":""}],"stream":%b}'
+_UNKNOWN: Final = float("nan")
+NOBODY: Final = "no_provider_available"
+# A progress is told so many times.
+_STEPS: Final = 200
+
+Progress = Callable[[int], object]
+_Event = tuple[float, int, int, Walk, Upstream, Attempt | None, UpstreamError | None]
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What became of each request, a column each: `by` is the place in `upstreams` of who answered, -1 for nobody;
+    `usd` not a number when nobody did or its price is unknown; `ms` and `first_ms` until the whole answer or the
+    error, and until its first content; `attempts` upstreams that were asked; `cached` tokens.
+
+    `lost` counts the requests without an answer by the kind of their last fault; `metrics` are the sidecar's own.
+    """
+
+    choice: Choice
+    upstreams: list[str]
+    by: Ints
+    usd: Floats
+    ms: Floats
+    first_ms: Floats
+    attempts: Ints
+    input: Ints
+    cached: Ints
+    lost: Counter[str]
+    metrics: Metrics
+
+
+class Clock:
+    """Seconds since the first request."""
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return them."""
+        return self.now
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that lives in the replay's time: there the limits look for it."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._replayed = clock
+
+    def time(self) -> float:
+        return self._replayed.now
+
+
+class World(msgspec.Struct, frozen=True):
+    """What all choices are played in: the same traffic, catalog, luck and assumptions."""
+
+    trace: Trace
+    config: Config
+    assumed: Assumed
+    fits: dict[str, Fit]
+    luck: Luck
+    seed: int
+
+
+def replay(world: World, choice: Choice, progress: Progress = lambda done: None) -> Run:
+    """Return what `choice` would have come to. `progress` is told how many requests have come. Raises PolicyError."""
+    clock = Clock()
+    loop = _Loop(clock)
+    try:
+        return loop.run_until_complete(_play(world, choice, clock, progress))
+    finally:
+        loop.close()
+
+
+async def _play(world: World, choice: Choice, clock: Clock, progress: Progress) -> Run:
+    transport = Transport()  # attempts want one; nothing is ever sent
+    try:
+        chance = Random(world.seed)  # noqa: S311  # nosec B311  # jitter, and it must be the same again
+        tools = Tools(transport, Metrics(), Log(lambda line: None), clock, clock, chance)
+        stage = _Stage(world, choice, tools, clock)
+        stage.run(progress)
+        return stage.result
+    finally:
+        await transport.close()
+
+
+class _Stage:
+    """One replay under way."""
+
+    def __init__(self, world: World, choice: Choice, tools: Tools, clock: Clock) -> None:
+        trace, size = world.trace, len(world.trace)
+        registry = build(
+            world.config, adapter.load, lambda row: Access(row.base_url, (), "", None), None, tools.random
+        )
+        self._route, self._choose = chooser(choice, registry)
+        self._trace = trace
+        self._luck = world.luck
+        self._tools = tools
+        self._clock = clock
+        self._heap: list[_Event] = []
+        self._asked = [decode_chat(_BODY % word, 0) for word in (b"false", b"true")]
+        timeouts = choice.policy.timeouts
+        self._first_by_s = (timeouts.answer_s, timeouts.first_event_s)
+        self._total_s = timeouts.total
+        self._places = {one.name: place for place, one in enumerate(registry)}
+        self._behaviours = {
+            one.name: Behaviour(one.row, world.fits.get(one.name), world.assumed, trace.block_tokens)
+            for one in registry
+        }
+        unknown, zeros = array("d", [_UNKNOWN]) * size, array("q", [0]) * size
+        self.result = Run(
+            choice, list(self._places), array("h", [-1]) * size, unknown, unknown[:], unknown[:], array("B", [0]) * size,
+            zeros, zeros[:], Counter(), tools.metrics,
+        )  # fmt: skip
+
+    def run(self, progress: Progress) -> None:
+        """Play all of it."""
+        heap, at, clock = self._heap, self._trace.at, self._clock
+        size = len(at)
+        step = max(1, size // _STEPS)
+        for begin in range(0, size, step):
+            end = min(begin + step, size)
+            for request in range(begin, end):
+                now = at[request]
+                while heap and heap[0][0] <= now:
+                    self._happens(heappop(heap))
+                clock.now = now
+                self._comes(request, now)
+            progress(end)
+        while heap:
+            self._happens(heappop(heap))
+
+    def _comes(self, request: int, now: float) -> None:
+        trace = self._trace
+        stream = trace.stream is None or trace.stream[request]
+        tokens = trace.input[request] if trace.estimate is None else trace.estimate[request]
+        needs = PLAIN if trace.needs is None else trace.needs[request]
+        chain = self._choose(Ask(now, stream, tokens, needs))
+        walk = Walk(self._asked[stream], self._route, self._tools, "", None)
+        if chain:
+            self._asks(request, walk, walk.start(chain, fall_back=True))
+        else:
+            self._lost(request, walk, NOBODY)
+
+    def _asks(self, request: int, walk: Walk, upstream: Upstream) -> None:
+        """Begin an attempt, and put its end into the heap."""
+        now = self._clock.now
+        try:
+            upstream.provider.gate.enter(self._trace.input[request])
+        except RateLimitError as error:
+            self._fails(request, walk, upstream, error)
+            return
+        attempt = Attempt(upstream, _RENDERED, self._tools)
+        behaviour = self._behaviours[upstream.name]
+        tokens = (round(self._trace.input[request] * behaviour.ratio), self._trace.output[request])
+        stream = walk.request.stream
+        first_s, whole_s, error = behaviour.answer(self._luck.of(request, walk.attempts), now, tokens, stream=stream)
+        most_s = self._trace.at[request] + self._total_s - now
+        begins_by_s = min(self._first_by_s[stream], most_s)
+        if (first_s if stream else whole_s) > begins_by_s:
+            first_s = whole_s = begins_by_s
+            error = UpstreamTimeoutError("a simulated answer came too late")
+        elif whole_s > most_s:
+            whole_s, error = most_s, UpstreamTimeoutError("a simulated answer took too long", code="deadline_exceeded")
+        speaks = stream and (error is None or first_s < whole_s)
+        if speaks:
+            heappush(self._heap, (now + first_s, request, _SPEAKS, walk, upstream, attempt, None))
+        if speaks or error is None:
+            self._sends(request, behaviour, tokens[0], now)
+        heappush(self._heap, (now + whole_s, request, _ENDS, walk, upstream, attempt, error))
+
+    def _sends(self, request: int, behaviour: Behaviour, tokens: int, now: float) -> None:
+        result, blocks = self.result, self._trace.blocks
+        result.input[request] = tokens
+        if blocks is not None:
+            result.cached[request] = behaviour.cache.send(blocks[request], tokens, now)
+
+    def _happens(self, event: _Event) -> None:
+        now, request, what, walk, upstream, attempt, error = event
+        self._clock.now = now
+        if attempt is None:
+            if upstream.rest(now) is None:
+                self._asks(request, walk, upstream)
+            else:
+                self._lost(request, walk, walk.failed[-1][1].kind)
+        elif what == _SPEAKS:
+            attempt.speaks()
+            walk.speaking = True
+            self.result.first_ms[request] = (now - self._trace.at[request]) * 1000
+        elif error is None:
+            self._answers(request, walk, upstream, attempt)
+        else:
+            attempt.close(error)
+            self._fails(request, walk, upstream, error)
+
+    def _answers(self, request: int, walk: Walk, upstream: Upstream, attempt: Attempt) -> None:
+        result = self.result
+        input, cached = result.input[request], result.cached[request]
+        attempt.usage = Usage(input, self._trace.output[request], cached, self._written(upstream, input, cached))
+        attempt.close(None)
+        self._over(request, walk.attempts + 1)
+        result.by[request] = self._places[upstream.name]
+        if attempt.usd is not None:
+            result.usd[request] = attempt.usd
+        if not walk.request.stream:
+            result.first_ms[request] = result.ms[request]
+
+    def _written(self, upstream: Upstream, input: int, cached: int) -> int:
+        """Return the tokens that the provider bills for keeping them: where it does, all that it did not know."""
+        price = upstream.row.price
+        if self._trace.blocks is None or price is None or price.cache_write is None:
+            return 0
+        return input - cached if input >= self._behaviours[upstream.name].cache.least else 0
+
+    def _fails(self, request: int, walk: Walk, upstream: Upstream, error: UpstreamError) -> None:
+        following = None if walk.speaking else walk.after(upstream, error)
+        if following is None:
+            self._lost(request, walk, error.kind)
+            return
+        pause_s = walk.pause_s(following, error)
+        if pause_s:
+            heappush(self._heap, (self._clock.now + pause_s, request, _ASKS, walk, following, None, None))
+        else:
+            self._asks(request, walk, following)
+
+    def _over(self, request: int, attempts: int) -> None:
+        self.result.ms[request] = (self._clock.now - self._trace.at[request]) * 1000
+        self.result.attempts[request] = attempts
+
+    def _lost(self, request: int, walk: Walk, kind: str) -> None:
+        self._over(request, walk.attempts + walk.speaking)
+        self.result.lost[kind] += 1

@@ -1,0 +1,63 @@
+"""Recorded traffic as columns: when requests came and how large they were, never what was said."""
+
+from collections.abc import MutableSequence, Sequence
+from typing import Final
+
+import msgspec
+
+# What an attempt came to in a ledger, for `proxy.simulation.world` to learn from.
+OK: Final = "ok"
+# Columns are arrays; in words for Python 3.11, where `array` takes no type.
+Floats = MutableSequence[float]
+Ints = MutableSequence[int]
+PLAIN: Final[frozenset[str]] = frozenset()
+
+
+class TraceError(Exception):
+    """A file that cannot be replayed; the text names the file, and the line where there is one."""
+
+
+class Try(msgspec.Struct, frozen=True):
+    """One attempt of a ledger: how long it took, in ms, and what came of it (`ok` or a kind of fault).
+
+    `first_ms` is None for an answer that was not streamed. `ratio` is tokens that the upstream counted by tokens that
+    were estimated, None where it told none.
+    """
+
+    upstream: str
+    outcome: str
+    ms: float
+    first_ms: float | None
+    output: int
+    ratio: float | None
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Requests in the order of their arrival; each column has one entry per request.
+
+    `at` is seconds since the first one, `input` and `output` tokens. The rest is None where the format does not have
+    it: `blocks` names the pieces of `block_tokens` tokens that a prompt begins with (equal name: equal beginning up
+    to there), `estimate` is what a sidecar would take for `input` before it is sent, `needs` what a model must offer.
+    """
+
+    name: str
+    format: str
+    at: Floats
+    input: Ints
+    output: Ints
+    blocks: Sequence[tuple[int, ...]] | None = None
+    block_tokens: int = 0
+    stream: Sequence[bool] | None = None
+    needs: Sequence[frozenset[str]] | None = None
+    estimate: Ints | None = None
+    max_tokens: Sequence[int | None] | None = None
+    tries: Sequence[Try] = ()
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def seconds(self) -> float:
+        """Return the time between the first and the last request."""
+        return self.at[-1] if self.at else 0.0
