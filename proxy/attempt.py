@@ -6,6 +6,7 @@ from random import Random
 import msgspec
 
 from proxy.adapter import Rendered
+from proxy.ask import Ask
 from proxy.errors import UpstreamError
 from proxy.log import Log
 from proxy.metrics import Metrics
@@ -27,11 +28,27 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
 
 
 class Attempt:
-    """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
+    """One try at one upstream. Opened once, closed once; stats and metrics are written at the close.
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "dropped", "first_s", "upstream", "usage", "usd")
+    `ask` is what the decision knew of the request.
+    """
 
-    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
+    __slots__ = (
+        "_ask",
+        "_began",
+        "_open",
+        "_probe",
+        "_tools",
+        "credential",
+        "dropped",
+        "first_s",
+        "upstream",
+        "usage",
+        "usd",
+    )
+
+    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools, ask: Ask) -> None:
+        self._ask = ask
         self.upstream = upstream
         self.dropped = rendered.dropped
         self.usage: Usage | None = None
@@ -72,6 +89,8 @@ class Attempt:
             metrics.attempts.add((label, "cancelled"))
         if self.usage is not None:
             self._bill(self.usage, now)
+        if error is None or self.usage is not None:
+            self.upstream.learn(self._ask, self.usage, self.usd, now, whole=error is None)
 
     def _bill(self, usage: Usage, now: float) -> None:
         label, metrics = self.upstream.label, self._tools.metrics
@@ -82,7 +101,6 @@ class Attempt:
             metrics.unpriced.add((label,))
         else:
             metrics.usd.add((label,), self.usd)
-            self.upstream.live.stats.spent(self.usd, usage.input + usage.output, now)
 
 
 class Timing:

@@ -18,6 +18,7 @@ from proxy.policy import (
     FEATURES,
     STRATEGIES,
     Asked,
+    Cache,
     Fallback,
     Given,
     Latency,
@@ -202,6 +203,7 @@ def _explain(text: str, to: type[Any]) -> str:
 
 _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "limits": Limits,
+    "cache": Cache,
     "price": Price,
     "latency": Latency,
     "weights": Weights,

@@ -53,6 +53,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     route: Route
     strategy: str
+    ask: Ask
     decision: Decision
 
 
@@ -100,13 +101,20 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
-        ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs)
-        return Plan(route, strategy, decide_again(route, strategy, ask))
+        ask = Ask(
+            self.tools.clock(),
+            request.stream,
+            request.input_tokens,
+            request.needs,
+            request.max_tokens,
+            policy=route.name,
+        )
+        return Plan(route, strategy, ask, decide_again(route, strategy, ask))
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        return kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""

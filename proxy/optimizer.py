@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from proxy.ask import Ask as Ask  # callers need it to ask
 from proxy.policy import Policy, Weights
 from proxy.routes import Route
 from proxy.upstream import Upstream
@@ -25,15 +26,6 @@ Why = Literal["off", "needs", "require", "rest", "limit"]
 _UNKNOWN: Final = float("inf")
 # Live numbers are means over tens of requests; they do not move in a twentieth of a second.
 RANKED_S: Final = 0.05
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """What a decision needs to know of a request. `tokens` is the estimated input, `now` monotonic seconds."""
-
-    now: float
-    stream: bool = False
-    tokens: int = 0
-    needs: frozenset[str] = frozenset()
 
 
 class Scored(msgspec.Struct, frozen=True):

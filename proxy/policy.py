@@ -49,6 +49,13 @@ class Latency(_Row, frozen=True):
     p99_ms: Positive | None = None
 
 
+class Cache(_Row, frozen=True):
+    """How a provider keeps prompts: seconds since they were last used, and the shortest that it keeps."""
+
+    ttl_s: Positive = 300
+    min_tokens: Count = 1024
+
+
 class ProviderRow(_Row, frozen=True):
     """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is.
 
@@ -63,6 +70,7 @@ class ProviderRow(_Row, frozen=True):
     headers: dict[str, str] = {}
     quirks: list[str] = []
     on_disconnect: Literal["close", "drain"] = "close"
+    cache: Cache = Cache()
 
 
 class ModelRow(_Row, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from proxy import splice, wire
 from proxy.answers import Answer, StreamAnswer, keyless
+from proxy.ask import Ask
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 from proxy.log import short
@@ -46,6 +47,7 @@ class Walk:
         "_fall_back",
         "_timing",
         "_waiting",
+        "ask",
         "asking",
         "attempts",
         "failed",
@@ -59,9 +61,10 @@ class Walk:
     )
 
     def __init__(
-        self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
+        self, request: ChatRequest, ask: Ask, route: Route, tools: Tools, request_id: str, client_s: float | None
     ) -> None:
         self.request = request
+        self.ask = ask
         self.route = route
         self.tools = tools
         self.request_id = request_id
@@ -91,6 +94,8 @@ class Walk:
         answer.close()
         self.speaking = False
         self.request = request
+        # What half a request is answered with teaches nothing.
+        self.ask = msgspec.structs.replace(self.ask, tokens=0, prefix=())
         return await self._ask(await self._next(answer.attempt.upstream, error))
 
     async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
@@ -174,7 +179,7 @@ class Walk:
         self.asking = upstream
         rendered = provider.adapter.render(request, upstream.target)
         provider.gate.enter(request.input_tokens)
-        attempt = Attempt(upstream, rendered, self.tools)
+        attempt = Attempt(upstream, rendered, self.tools, self.ask)
         timing.start_attempt()
         received = None
         began = self.tools.clock()

@@ -10,10 +10,12 @@ from typing import Final, NamedTuple
 from aiolimiter import AsyncLimiter
 
 from proxy.adapter import Adapter, Sign, Target
+from proxy.ask import Ask
 from proxy.board import SharedBucket
 from proxy.breaker import Breaker, Parking, Rest
 from proxy.errors import AuthError, RateLimitError, UpstreamError
 from proxy.keys import Access
+from proxy.learned import Learned
 from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
@@ -25,12 +27,13 @@ LONGEST_NAME: Final = 256
 
 
 class Live:
-    """What one upstream has done lately: stats, breaker, and the keys that it does not take for now."""
+    """What one upstream has done lately: stats, what they teach, breaker, and the keys that it does not take now."""
 
-    __slots__ = ("breaker", "in_flight", "parked", "random", "stats")
+    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats")
 
     def __init__(self, stats: Stats, random: Random) -> None:
         self.stats = stats
+        self.learned = Learned()
         self.in_flight = 0
         self.breaker = Breaker(random)
         self.parked = Parking()
@@ -250,6 +253,14 @@ class Upstream:
             self.provider.parked.park(key, error, now, self.live.random)
         else:
             self.live.failed(error, now, key, probe=probe)
+
+    def learn(self, ask: Ask, usage: Usage | None, usd: float | None, now: float, *, whole: bool = True) -> None:
+        """Take in what the answer to `ask` has shown: `usage` (None: not reported), `usd` (None: no known price),
+        and whether it was `whole`. All that later decisions learn from answers comes by here, but time and success.
+        """
+        self.live.learned.learn(ask, usage, now, self.provider.row.cache.ttl_s, whole=whole)
+        if usage is not None and usd is not None:
+            self.live.stats.spent(usd, usage.input + usage.output, now)
 
     def _parked(self, key: str, now: float) -> Rest | None:
         return self.live.parked.rest(key, now) or self.provider.parked.rest(key, now)

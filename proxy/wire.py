@@ -60,8 +60,9 @@ class ChatRequest(msgspec.Struct, frozen=True):
     """One client request. `raw` is the body as it came; the rest is what the decision and the adapters read from it.
 
     `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
-    bytes per token). `model_at` is where the model's value stands, None when only a walk can tell. `agent_turn` says
-    that the last message is not the user's. `created` is Unix seconds.
+    bytes per token), `max_tokens` the limit that the client sets on the answer, 0 for none. `model_at` is where the
+    model's value stands, None when only a walk can tell. `agent_turn` says that the last message is not the user's.
+    `created` is Unix seconds.
     """
 
     raw: bytes
@@ -73,6 +74,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     agent_turn: bool
     input_tokens: int
     created: int
+    max_tokens: int = 0
 
     @property
     def mode(self) -> ResponseMode:
@@ -81,6 +83,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
 
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
+# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
+_MOST_TOKENS: Final = 10**12
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD: Final = re.compile(r"missing required field `(.*?)`")
 _envelope: Final = msgspec.json.Decoder(_Envelope)
@@ -123,7 +127,14 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
         created=created,
+        max_tokens=_limit(
+            envelope.max_tokens if envelope.max_completion_tokens is None else envelope.max_completion_tokens
+        ),
     )
+
+
+def _limit(given: Number | None) -> int:
+    return min(max(0, int(given)), _MOST_TOKENS) if given else 0
 
 
 def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:
@@ -188,8 +199,6 @@ class _RawUsage(msgspec.Struct):
 
 
 _usage: Final = msgspec.json.Decoder(_RawUsage)
-# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
-_MOST_TOKENS: Final = 10**12
 
 
 def parse_usage(raw: msgspec.Raw) -> Usage | None:

@@ -35,6 +35,7 @@ CLASSES: list[type[errors.ProxyError]] = [errors.ProxyError, errors.ClientError,
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[[provider]]": policy.ProviderRow,
     "limits": policy.Limits,
+    "cache": policy.Cache,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
     "latency": policy.Latency,

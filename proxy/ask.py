@@ -1,0 +1,55 @@
+"""What a decision may know of a request: a few numbers and salted hashes, never its words. Pure.
+
+Providers keep the beginnings of prompts for some minutes and read them again at a tenth to a half of the price. Whether
+a prompt begins like an earlier one is told by `prefix`: one hash per block of BLOCK_BYTES, each over all blocks so far,
+so that two prompts share as many hashes as they share whole blocks from their beginnings on. (512 tokens a block, as
+in Mooncake's published traces; providers count in steps of 64 to 128.)
+"""
+
+from typing import Final
+
+import msgspec
+
+from proxy.splice import seek
+
+BLOCK_TOKENS: Final = 512
+# Four bytes a token, as everywhere before a tokeniser has had its say.
+BLOCK_BYTES: Final = 4 * BLOCK_TOKENS
+# As much of a prompt as is hashed: 131 072 tokens.
+MAX_BLOCKS: Final = 256
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a decision needs to know of a request.
+
+    `now` is monotonic seconds, `tokens` the estimated input, `max_tokens` the answer's limit, 0 for none, `prefix` the
+    hashes of the prompt's blocks (empty where no cache could matter), `policy` what answers are learned under, `task`
+    the class of the request, "" for none.
+    """
+
+    now: float
+    stream: bool = False
+    tokens: int = 0
+    needs: frozenset[str] = frozenset()
+    max_tokens: int = 0
+    prefix: tuple[int, ...] = ()
+    policy: str = ""
+    task: str = ""
+
+
+def prefix(body: bytes) -> tuple[int, ...]:
+    """Return the hashes of the prompt in `body`, a chat request: tools first, then messages, as providers read them.
+
+    What comes last, and is no whole block, is left out. Python keys its hash of bytes with a secret of the process
+    (PEP 456): nobody can guess texts and compare, and nothing of it outlives the process.
+    """
+    tools, messages = seek(body, b'"tools"'), seek(body, b'"messages"')
+    if tools > messages:
+        said = memoryview(body[tools:] + body[messages:tools])
+    else:
+        said = memoryview(body)[messages if tools < 0 else tools :]
+    found, last = list[int](), 0
+    for at in range(0, min(len(said) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
+        last = hash((last, hash(said[at : at + BLOCK_BYTES])))
+        found.append(last)
+    return tuple(found)
