@@ -68,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
+    _simulate(verbs.add_parser("simulate", help="replay recorded traffic through policies: what they would have cost"))
+
     for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
         _policies(verbs.add_parser(verb, help=text))
     verbs.add_parser("version", help="print the version")
@@ -95,6 +97,38 @@ def _serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
 
 
+def _simulate(simulate: argparse.ArgumentParser) -> None:
+    simulate.add_argument("trace", type=Path, metavar="TRACE", help="a ledger, or a trace of Azure's or Mooncake's")
+    _policies(simulate)
+    simulate.add_argument("--policy", action="append", default=[], metavar="NAME", help="play this policy (all)")
+    simulate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="compare with 'primary' (default), 'round-robin' or an upstream",
+    )
+    simulate.add_argument("--seed", type=int, default=1, metavar="N", help="chance; the same again gives the same (1)")
+    simulate.add_argument("--limit", type=_count, metavar="N", help="only the first N requests")
+    simulate.add_argument("--speed", type=_factor, default=1.0, metavar="X", help="X times as many requests a second")
+    simulate.add_argument(
+        "--failure-rate",
+        action="append",
+        default=[],
+        metavar="[UPSTREAM=]SHARE",
+        help="attempts that fail by chance, 0 to 1",
+    )
+    simulate.add_argument(
+        "--outage",
+        action="append",
+        default=[],
+        metavar="UPSTREAM@START+SECONDS",
+        help="nobody answers there for so long",
+    )
+    simulate.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    simulate.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _policies(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--policies", type=Path, metavar="DIR", help="directory of policy files (default: the shipped ones)"
@@ -120,6 +154,13 @@ def _count(text: str) -> int:
     if count < 1:
         raise ValueError(text)
     return count
+
+
+def _factor(text: str) -> float:
+    factor = float(text)
+    if not 0 < factor <= 1e6:
+        raise ValueError(text)
+    return factor
 
 
 def _seconds(text: str) -> float:

@@ -1,12 +1,12 @@
 """Who is asked for a request: by a policy, with the live code, or without one, to compare it with. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from proxy.config import Config, PolicyError, Problem, nearest
+from proxy.config import Config, nearest
 from proxy.optimizer import Ask, decide_again, judge
 from proxy.policy import Fallback, Policy
 from proxy.registry import Registry
@@ -20,37 +20,66 @@ Choose = Callable[[Ask], list[Upstream]]
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One way to choose: a policy, or what stands in for it: `baseline` is then PRIMARY, ROUND_ROBIN or an upstream."""
+    """One way to choose: a policy, or what stands in for it: `baseline` is then PRIMARY, ROUND_ROBIN or an upstream.
+
+    `name` is what a report calls it.
+    """
 
     name: str
     policy: Policy
     baseline: str | None = None
 
-    @property
-    def label(self) -> str:
-        """Return what it is called in a report."""
-        return self.name if self.baseline is None else f"{self.baseline} for {self.name}"
+
+class Comparison(NamedTuple):
+    """A policy, and what it is compared with."""
+
+    choice: Choice
+    baselines: list[Choice]
 
 
-def against(choice: Choice, baseline: str) -> Choice:
-    """Return `baseline` over the candidates of `choice`, with its requirements, fallback and time limits."""
-    policy = choice.policy
-    plain = Policy(
-        candidates=policy.candidates, require=policy.require, fallback=policy.fallback, timeouts=policy.timeouts
-    )
-    if baseline not in (PRIMARY, ROUND_ROBIN):
-        # One upstream and nobody else, as an app without a sidecar has it: no floor, nobody to fall back to.
-        plain = Policy(candidates=[baseline], fallback=Fallback(attempts=1), timeouts=policy.timeouts)
-    return Choice(choice.name, plain, baseline)
+def comparisons(config: Config, names: Sequence[str], baselines: Sequence[str]) -> list[Comparison]:
+    """Return the policies called `names` (all when there are none), each with its `baselines`; where policies have the
+    same one it is the same object. Raises ValueError for a name that does not exist.
+    """
+    chosen = [Choice(name, config.policies[known(name, config.policies, "policy")]) for name in dict.fromkeys(names)]
+    chosen = chosen or [Choice(name, policy) for name, policy in config.policies.items()]
+    if not chosen:
+        raise ValueError("there is no policy to play: the directory has a catalog only")
+    found: list[Comparison] = [Comparison(choice, []) for choice in chosen]
+    for baseline in dict.fromkeys(baselines):
+        if baseline not in (PRIMARY, ROUND_ROBIN):
+            known(baseline, config.models, "upstream")
+        made: list[Choice] = []
+        for comparison in found:
+            policy = _plain(comparison.choice.policy, baseline)
+            same = next((one for one in made if one.policy == policy), None)
+            if same is None:
+                same = Choice(f"{baseline} for {comparison.choice.name}" if made else baseline, policy, baseline)
+                made.append(same)
+            comparison.baselines.append(same)
+    return found
 
 
-def choices(config: Config, names: list[str]) -> list[Choice]:
-    """Return the policies called `names`, all when there are none. Raises PolicyError for one that does not exist."""
-    unknown = [name for name in names if name not in config.policies]
-    if unknown or not config.policies:
-        texts = [f"no policy {name!r}{nearest(name, config.policies)}" for name in unknown] or ["there is no policy"]
-        raise PolicyError([Problem("", "", text) for text in texts])
-    return [Choice(name, config.policies[name]) for name in dict.fromkeys(names or config.policies)]
+def unique(choices: Iterable[Choice]) -> list[Choice]:
+    """Return each of `choices` once: policies may share a baseline."""
+    return list({id(choice): choice for choice in choices}.values())
+
+
+def known(name: str, names: Iterable[str], what: str) -> str:
+    """Return `name`. Raises ValueError when it is none of `names`."""
+    if name not in names:
+        raise ValueError(f"no {what} {name!r}{nearest(name, names)}")
+    return name
+
+
+def _plain(policy: Policy, baseline: str) -> Policy:
+    """Return what stands in for `policy`: its candidates, requirements, fallbacks and time limits; for an upstream
+    by itself only the time limits, as an app without a sidecar has it.
+    """
+    if baseline in (PRIMARY, ROUND_ROBIN):
+        candidates, require, fallback = policy.candidates, policy.require, policy.fallback
+        return Policy(candidates=candidates, require=require, fallback=fallback, timeouts=policy.timeouts)
+    return Policy(candidates=[baseline], fallback=Fallback(attempts=1), timeouts=policy.timeouts)
 
 
 def chooser(choice: Choice, registry: Registry) -> tuple[Route, Choose]:

@@ -1,8 +1,8 @@
 """Files into traces. What a file is, its first line says; what is wrong with it is told with the line's number.
 
-    azure     CSV with TIMESTAMP,ContextTokens,GeneratedTokens    github.com/Azure/AzurePublicDataset
-    mooncake  JSON lines: timestamp (ms), input_length, output_length, hash_ids (one per 512 tokens of the prompt; an id
-              stands for everything up to the end of its block)    github.com/kvcache-ai/Mooncake
+azure     CSV with TIMESTAMP,ContextTokens,GeneratedTokens    github.com/Azure/AzurePublicDataset
+mooncake  JSON lines: timestamp (ms), input_length, output_length, hash_ids (one per 512 tokens of the prompt; an id
+          stands for everything up to the end of its block)    github.com/kvcache-ai/Mooncake
 """
 
 import csv
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from proxy.ask import BLOCK_TOKENS
 from proxy.simulation.trace import Floats, Ints, Trace, TraceError
 
 AZURE: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-MOONCAKE_BLOCK: Final = 512
 # No prompt is that long, and a sum of many of them must still fit a column.
 MOST_TOKENS: Final = 10**9
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
@@ -41,7 +41,10 @@ class _Mooncake(msgspec.Struct, frozen=True):
 
 
 def read(path: Path, limit: int | None = None, speed: float = 1.0) -> Trace:
-    """Return the first `limit` requests of the file at `path`, `speed` times as fast as they came. Raises TraceError."""
+    """Return the first `limit` requests of the file at `path`, `speed` times as fast as they came.
+
+    Raises TraceError.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
@@ -114,7 +117,8 @@ def _mooncake(path: Path, lines: Iterator[str], limit: int | None) -> Columns:
         found.at.append(row.timestamp / 1000)
         found.input.append(row.input_length)
         found.output.append(row.output_length)
-        found.blocks.append(row.hash_ids)
+        # The last id may stand for less than a block, which is no beginning of a longer prompt.
+        found.blocks.append(row.hash_ids[: row.input_length // BLOCK_TOKENS])
     return found
 
 
@@ -130,5 +134,4 @@ def _in_order(name: str, format: str, found: Columns, speed: float) -> Trace:
         array("q", (found.input[i] for i in order)),
         array("q", (found.output[i] for i in order)),
         [found.blocks[i] for i in order] if found.blocks else None,
-        MOONCAKE_BLOCK if found.blocks else 0,
     )

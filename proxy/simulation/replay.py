@@ -7,7 +7,8 @@ limits, budgets and live numbers are the live ones; only the bytes are missing.
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Final
@@ -16,21 +17,21 @@ import msgspec
 
 from proxy import adapter
 from proxy.adapter import Rendered
+from proxy.ask import MAX_BLOCKS, Ask
 from proxy.attempt import Attempt, Tools
 from proxy.config import Config
 from proxy.errors import RateLimitError, UpstreamError, UpstreamTimeoutError
 from proxy.keys import Access
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.optimizer import Ask
 from proxy.registry import build
 from proxy.router import Walk
 from proxy.simulation.choice import Choice, chooser
 from proxy.simulation.trace import PLAIN, Floats, Ints, Trace
-from proxy.simulation.world import Assumed, Behaviour, Fit, Luck
+from proxy.simulation.world import Assumed, Behaviour, Fit, Luck, usual
 from proxy.transport import Transport
 from proxy.upstream import Upstream
-from proxy.wire import ChatRequest, Usage, decode_chat
+from proxy.wire import Usage, decode_chat
 
 # What can happen to a request, in this order when at once.
 _SPEAKS, _ENDS, _ASKS = range(3)
@@ -111,6 +112,19 @@ def replay(world: World, choice: Choice, progress: Progress = lambda done: None)
         loop.close()
 
 
+def play(world: World, choices: Sequence[Choice], progress: Progress = lambda done: None) -> list[Run]:
+    """Return the run of each of `choices`. `progress` is told how many requests have come, over all of them."""
+    runs, size = list[Run](), len(world.trace)
+    for choice in choices:
+        before = len(runs) * size
+        runs.append(replay(world, choice, partial(_further, progress, before)))
+    return runs
+
+
+def _further(progress: Progress, before: int, done: int) -> None:
+    progress(before + done)
+
+
 async def _play(world: World, choice: Choice, clock: Clock, progress: Progress) -> Run:
     transport = Transport()  # attempts want one; nothing is ever sent
     try:
@@ -123,14 +137,21 @@ async def _play(world: World, choice: Choice, clock: Clock, progress: Progress) 
         await transport.close()
 
 
+def _empty(choice: Choice, upstreams: list[str], size: int, metrics: Metrics) -> Run:
+    usd, ms, first_ms = (array("d", [_UNKNOWN]) * size for _ in range(3))
+    input, cached = (array("q", [0]) * size for _ in range(2))
+    attempts = array("B", [0]) * size
+    return Run(
+        choice, upstreams, array("h", [-1]) * size, usd, ms, first_ms, attempts, input, cached, Counter(), metrics
+    )
+
+
 class _Stage:
     """One replay under way."""
 
     def __init__(self, world: World, choice: Choice, tools: Tools, clock: Clock) -> None:
         trace, size = world.trace, len(world.trace)
-        registry = build(
-            world.config, adapter.load, lambda row: Access(row.base_url, (), "", None), None, tools.random
-        )
+        registry = build(world.config, adapter.load, lambda row: Access(row.base_url, (), "", None), None, tools.random)
         self._route, self._choose = chooser(choice, registry)
         self._trace = trace
         self._luck = world.luck
@@ -142,15 +163,12 @@ class _Stage:
         self._first_by_s = (timeouts.answer_s, timeouts.first_event_s)
         self._total_s = timeouts.total
         self._places = {one.name: place for place, one in enumerate(registry)}
+        unlisted = usual(world.fits)
         self._behaviours = {
-            one.name: Behaviour(one.row, world.fits.get(one.name), world.assumed, trace.block_tokens)
+            one.name: Behaviour(one.row, one.provider.row.cache, world.fits.get(one.name, unlisted), world.assumed)
             for one in registry
         }
-        unknown, zeros = array("d", [_UNKNOWN]) * size, array("q", [0]) * size
-        self.result = Run(
-            choice, list(self._places), array("h", [-1]) * size, unknown, unknown[:], unknown[:], array("B", [0]) * size,
-            zeros, zeros[:], Counter(), tools.metrics,
-        )  # fmt: skip
+        self.result = _empty(choice, list(self._places), size, tools.metrics)
 
     def run(self, progress: Progress) -> None:
         """Play all of it."""
@@ -174,8 +192,11 @@ class _Stage:
         stream = trace.stream is None or trace.stream[request]
         tokens = trace.input[request] if trace.estimate is None else trace.estimate[request]
         needs = PLAIN if trace.needs is None else trace.needs[request]
-        chain = self._choose(Ask(now, stream, tokens, needs))
-        walk = Walk(self._asked[stream], self._route, self._tools, "", None)
+        most = 0 if trace.max_tokens is None else trace.max_tokens[request]
+        prefix = () if trace.blocks is None else trace.blocks[request][:MAX_BLOCKS]
+        ask = Ask(now, stream, tokens, needs, most, prefix, self._route.name)
+        chain = self._choose(ask)
+        walk = Walk(self._asked[stream], ask, self._route, self._tools, "", None)
         if chain:
             self._asks(request, walk, walk.start(chain, fall_back=True))
         else:
@@ -185,11 +206,11 @@ class _Stage:
         """Begin an attempt, and put its end into the heap."""
         now = self._clock.now
         try:
-            upstream.provider.gate.enter(self._trace.input[request])
-        except RateLimitError as error:
-            self._fails(request, walk, upstream, error)
+            upstream.provider.gate.enter(walk.ask.tokens)
+        except RateLimitError as full:
+            self._fails(request, walk, upstream, full)
             return
-        attempt = Attempt(upstream, _RENDERED, self._tools)
+        attempt = Attempt(upstream, _RENDERED, self._tools, walk.ask)
         behaviour = self._behaviours[upstream.name]
         tokens = (round(self._trace.input[request] * behaviour.ratio), self._trace.output[request])
         stream = walk.request.stream

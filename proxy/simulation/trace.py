@@ -13,7 +13,7 @@ Ints = MutableSequence[int]
 PLAIN: Final[frozenset[str]] = frozenset()
 
 
-class TraceError(Exception):
+class TraceError(ValueError):
     """A file that cannot be replayed; the text names the file, and the line where there is one."""
 
 
@@ -36,8 +36,9 @@ class Trace(msgspec.Struct, frozen=True):
     """Requests in the order of their arrival; each column has one entry per request.
 
     `at` is seconds since the first one, `input` and `output` tokens. The rest is None where the format does not have
-    it: `blocks` names the pieces of `block_tokens` tokens that a prompt begins with (equal name: equal beginning up
-    to there), `estimate` is what a sidecar would take for `input` before it is sent, `needs` what a model must offer.
+    it: `blocks` names a prompt's whole blocks of `proxy.ask.BLOCK_TOKENS` (equal name: equal from the beginning up to
+    the end of that block), `estimate` is what a sidecar would take for `input` before it is sent, `max_tokens` the
+    answer's limit, 0 for none, `needs` what a model must offer.
     """
 
     name: str
@@ -46,11 +47,10 @@ class Trace(msgspec.Struct, frozen=True):
     input: Ints
     output: Ints
     blocks: Sequence[tuple[int, ...]] | None = None
-    block_tokens: int = 0
     stream: Sequence[bool] | None = None
     needs: Sequence[frozenset[str]] | None = None
     estimate: Ints | None = None
-    max_tokens: Sequence[int | None] | None = None
+    max_tokens: Ints | None = None
     tries: Sequence[Try] = ()
     notes: Sequence[str] = ()
 

@@ -17,7 +17,9 @@ from random import Random
 from statistics import fmean
 from typing import Final, NamedTuple
 
+from proxy.ask import BLOCK_TOKENS
 from proxy.errors import BY_KIND, UnavailableError, UpstreamError
+from proxy.policy import Cache as CacheRow
 from proxy.policy import ModelRow
 from proxy.simulation.trace import OK, Try
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS
@@ -49,8 +51,6 @@ class Assumed(NamedTuple):
 
     faults: Mapping[str, float] = {}
     outages: Sequence[Outage] = ()
-    cache_ttl_s: float = 300.0
-    cache_least: int = 1024
 
 
 class Luck:
@@ -84,12 +84,11 @@ class LogNormal(NamedTuple):
 class Cache:
     """The prompt cache of one upstream: a beginning stays for `ttl_s` after its last use."""
 
-    __slots__ = ("_newer", "_older", "_ttl_s", "_turn", "block_tokens", "least")
+    __slots__ = ("_newer", "_older", "_ttl_s", "_turn", "least")
 
-    def __init__(self, ttl_s: float, least: int, block_tokens: int) -> None:
-        self.block_tokens = block_tokens
-        self._ttl_s = ttl_s
-        self.least = least
+    def __init__(self, row: CacheRow) -> None:
+        self.least = row.min_tokens
+        self._ttl_s = row.ttl_s
         # Two ages, the older one is dropped whole: all that it holds has expired.
         self._newer: dict[int, float] = {}
         self._older: dict[int, float] = {}
@@ -106,7 +105,7 @@ class Cache:
             return 0
         self._newer.update(dict.fromkeys(blocks, now))
         # The last token is always read: an answer begins with it.
-        cached = min(known * self.block_tokens, tokens - 1)
+        cached = min(known * BLOCK_TOKENS, tokens - 1)
         return cached if cached >= self.least else 0
 
     def _known(self, blocks: tuple[int, ...], since: float) -> int:
@@ -144,6 +143,12 @@ def fit(tries: Iterable[Try]) -> dict[str, Fit]:
     for one in tries:
         by_upstream.setdefault(one.upstream, []).append(one)
     return {name: _fit(mine) for name, mine in by_upstream.items()}
+
+
+def usual(fits: Mapping[str, Fit]) -> Fit:
+    """Return what is taken for an upstream that the ledger does not know: tokens as the others count them."""
+    ratios = [one.ratio for one in fits.values() if one.ratio is not None]
+    return Fit(0, None, None, None, fmean(ratios) if ratios else 1.0, None)
 
 
 def _fit(tries: Sequence[Try]) -> Fit:
@@ -201,9 +206,8 @@ class Behaviour:
 
     __slots__ = ("_context", "_faults", "_first", "_outages", "_s_per_token", "_whole", "cache", "ratio")
 
-    def __init__(self, row: ModelRow, fitted: Fit | None, assumed: Assumed, block_tokens: int) -> None:
+    def __init__(self, row: ModelRow, cache: CacheRow, fitted: Fit, assumed: Assumed) -> None:
         """`ratio` is the tokens that this upstream counts for one of the trace's."""
-        fitted = fitted or Fit(0, None, None, None, None, None)
         share = assumed.faults.get(row.name, assumed.faults.get(""))
         faults = {"unavailable": share} if share is not None else fitted.faults or {}
         self._context = row.context
@@ -213,7 +217,7 @@ class Behaviour:
         self._faults = [(kind, share) for kind, share in faults.items() if share > 0.0]
         self._outages = [one for one in assumed.outages if one.upstream == row.name]
         self.ratio = fitted.ratio or 1.0
-        self.cache = Cache(assumed.cache_ttl_s, assumed.cache_least, block_tokens)
+        self.cache = Cache(cache)
 
     def answer(self, luck: tuple[float, float], now: float, tokens: tuple[int, int], *, stream: bool) -> Answered:
         """Return what comes of an attempt at `now` with these `tokens` in and out."""
