@@ -9,16 +9,17 @@ Who has not been asked yet is taken to be like the others: means over all candid
 a newcomer wins by its price and not by what nobody knows of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from proxy.ask import Ask
-from proxy.stats import PRIOR_WEIGHT, Decayed
+from proxy.ask import BLOCK_TOKENS, Ask
+from proxy.stats import PRIOR_WEIGHT
 from proxy.upstream import Upstream
-from proxy.wire import Usage
 
 # The answers of published traces have 28 (code completion), 211 and 343 (chat) tokens on average.
 OUTPUT_TOKENS: Final = 256.0
+# Lengths scatter by as much as their mean: ten answers know it to a third.
+OUTPUT_WEIGHT: Final = 10.0
 UNKNOWN: Final = float("inf")
 
 
@@ -26,55 +27,49 @@ class Expected(NamedTuple):
     """Tokens of one request at one upstream, `cached` within `input`, and what they cost; infinite when unknown."""
 
     usd: float
-    input: int
-    cached: int
-    output: int
+    input: float
+    cached: float
+    output: float
 
 
 def expect(upstreams: Sequence[Upstream], ask: Ask) -> list[Expected]:
     """Return what `ask` will come to at each of `upstreams`, taken together."""
-    now = ask.now
+    return [Expected(*one) for one in costs(upstreams, ask)]
+
+
+def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, float, float]]:
+    """Return what `expect` does, as bare tuples: naming them is a third of the price of a ranking's costs."""
+    policy, prefix, now, tokens = ask.policy, ask.prefix, ask.now, ask.tokens
     learned = [one.live.learned for one in upstreams]
-    outputs = [one.outputs.get(ask.policy) for one in learned]
-    ratio = _together([one.ratio for one in learned], now, 1.0)
-    output = _together(outputs, now, OUTPUT_TOKENS)
-    return [
-        _expected(
-            one,
-            ask,
-            knows.ratio.mean(now, ratio),
-            output if said is None else said.mean(now, output),
-        )
-        for one, knows, said in zip(upstreams, learned, outputs, strict=True)
-    ]
+    known = [one.known(policy, now) for one in learned]
+    total, weight, lengths, answers = PRIOR_WEIGHT, PRIOR_WEIGHT, PRIOR_WEIGHT * OUTPUT_TOKENS, PRIOR_WEIGHT
+    for _, ratio, ratio_weight, output, output_weight, _ in known:
+        total += ratio
+        weight += ratio_weight
+        lengths += output
+        answers += output_weight
+    usual, length = PRIOR_WEIGHT * total / weight, OUTPUT_WEIGHT * lengths / answers
+    most, guess, found = ask.max_tokens or UNKNOWN, len(prefix), []
+    for one, knows, sums in zip(upstreams, learned, known, strict=True):
+        _, ratio, ratio_weight, output, output_weight, hit = sums
+        share = (ratio + usual) / (ratio_weight + PRIOR_WEIGHT)
+        says = (output + length) / (output_weight + OUTPUT_WEIGHT)
+        longest = one.row.max_output
+        if says > most:
+            says = most
+        if longest is not None and says > longest:
+            says = longest
+        rates, reads, cached = one.rates, tokens * share, 0.0
+        if rates is None:
+            found.append((UNKNOWN, reads, 0.0, says))
+            continue
+        fresh, again, words = rates
+        if prefix and again < fresh:
+            ttl_s, least = one.cache
+            warm = knows.warm.blocks(prefix, now - ttl_s, guess)
+            if warm:
+                guess = warm
+                cached = min(warm * BLOCK_TOKENS * share * hit, reads) if warm * BLOCK_TOKENS >= least else 0.0
+        found.append((reads * fresh - cached * (fresh - again) + says * words, reads, cached, says))
+    return found
 
-
-def _expected(upstream: Upstream, ask: Ask, ratio: float, output: float) -> Expected:
-    tokens = ask.tokens * ratio
-    for most in (ask.max_tokens, upstream.row.max_output):
-        if most and most < output:
-            output = most
-    cached = _cached(upstream, ask) * ratio if ask.prefix else 0.0
-    usage = Usage(round(tokens), round(output), round(min(cached, tokens)))
-    usd = upstream.cost_usd(usage)
-    return Expected(UNKNOWN if usd is None else usd, usage.input, usage.cached, usage.output)
-
-
-def _cached(upstream: Upstream, ask: Ask) -> float:
-    """Return how many of our tokens `upstream` should find in its cache."""
-    cache, learned = upstream.provider.row.cache, upstream.live.learned
-    if ask.tokens < cache.min_tokens:
-        return 0.0
-    tokens = learned.warm.tokens(ask.prefix, ask.now - cache.ttl_s)
-    return tokens * learned.hits.mean(ask.now, 1.0) if tokens >= cache.min_tokens else 0.0
-
-
-def _together(means: Iterable[Decayed | None], now: float, prior: float) -> float:
-    """Return the mean over all samples, blended with `prior`."""
-    weight, total = PRIOR_WEIGHT, PRIOR_WEIGHT * prior
-    for one in means:
-        if one is not None and one.weight:
-            left = one.fade(now)
-            weight += one.weight * left
-            total += one.total * left
-    return total / weight

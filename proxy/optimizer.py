@@ -3,7 +3,7 @@
 Scores are "lower is better" and are compared, never shown as money. Equal scores keep the policy file's order.
 
 `balanced` adds three parts, each 0 for the best candidate and rising towards 1 with how many times worse one is:
-    cost     1 - cheapest / own      own = list price, 3 input tokens to 1 output; no known price counts 1
+    cost     1 - cheapest / own      own = what this request will cost there (`expect`); no known price counts 1
     latency  1 - fastest / own       own = live median (first token for streams, whole answer otherwise)
     quality  1 - own / best          own = the catalog's 0-10; unknown counts 1
     score  = (w_cost * cost + w_latency * latency + w_quality * quality) / (w_cost + w_latency + w_quality)
@@ -18,17 +18,21 @@ from typing import Final, Literal
 import msgspec
 
 from proxy.ask import Ask as Ask  # callers need it to ask
+from proxy.expect import UNKNOWN as _UNKNOWN
+from proxy.expect import costs
 from proxy.policy import Policy, Weights
 from proxy.routes import Route
 from proxy.upstream import Upstream
 
 Why = Literal["off", "needs", "require", "rest", "limit"]
-_UNKNOWN: Final = float("inf")
+# Scores are rounded to nine digits, so that what differs by the last bit of a float is a tie and the policy's order
+# stands. (`round` with digits goes by way of text, which takes three times as long.)
+_DIGITS: Final = 1e9
 # Live numbers are means over tens of requests; they do not move in a twentieth of a second.
 RANKED_S: Final = 0.05
 
 
-class Scored(msgspec.Struct, frozen=True):
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """One candidate; `parts` are named by PARTS[strategy]. Unknown numbers are infinite."""
 
     upstream: Upstream
@@ -142,8 +146,13 @@ def _chain(route: Route, order: list[Scored], ask: Ask) -> list[Upstream]:
 
 
 def _cheapest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
-    """By list price; a model without a known price comes last."""
-    return [Scored(one, usd := _usd(one), (usd,)) for one in upstreams]
+    """By what the request will cost, in multiples of the cheapest that is not free; no known price comes last."""
+    prices = [one[0] for one in costs(upstreams, ask)]
+    unit = min(filter(None, prices), default=_UNKNOWN)
+    # Where all are free, or nobody has a price, there is no unit and nothing to multiply.
+    scale = _DIGITS / unit
+    scores = [usd if usd == _UNKNOWN else round(usd * scale) / _DIGITS for usd in prices]
+    return [Scored(one, score, (usd,)) for one, score, usd in zip(upstreams, scores, prices, strict=True)]
 
 
 def _fastest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
@@ -160,20 +169,20 @@ def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list
     """By the weighted sum of the head of this module."""
     if not upstreams:
         return []
-    prices = [_usd(one) for one in upstreams]
+    prices = [one[0] for one in costs(upstreams, ask)]
     waits = [_ms(one, ask) for one in upstreams]
-    least_usd, least_ms = min(prices), min(waits)
-    best = max(one.quality or 0.0 for one in upstreams)
-    total = weights.cost + weights.latency + weights.quality
+    rated = [one.quality or 0.0 for one in upstreams]
+    least_usd, least_ms, best = min(prices), min(waits), max(rated)
+    scale = _DIGITS / (weights.cost + weights.latency + weights.quality)
+    by_cost, by_latency, by_quality = weights.cost * scale, weights.latency * scale, weights.quality * scale
     scored = []
-    for one, usd, ms in zip(upstreams, prices, waits, strict=True):
+    for one, usd, ms, good in zip(upstreams, prices, waits, rated, strict=True):
         # own == least covers 0/0 (free models) and inf/inf (nobody has a price): equal is 0, not undefined.
         cost = 0.0 if usd == least_usd else 1.0 - least_usd / usd
         latency = 0.0 if ms == least_ms else 1.0 - least_ms / ms
-        quality = 0.0 if (one.quality or 0.0) == best else 1.0 - (one.quality or 0.0) / best
-        score = (weights.cost * cost + weights.latency * latency + weights.quality * quality) / total
-        # Rounded, so that scores that differ by the last bit of a float are a tie and the policy's order stands.
-        scored.append(Scored(one, round(score, 9), (cost, latency, quality)))
+        quality = 0.0 if good == best else 1.0 - good / best
+        score = round(by_cost * cost + by_latency * latency + by_quality * quality) / _DIGITS
+        scored.append(Scored(one, score, (cost, latency, quality)))
     return scored
 
 
@@ -184,15 +193,11 @@ STRATEGIES: Final[dict[str, _Strategy]] = {
     "balanced": _balanced,
 }
 PARTS: Final[dict[str, tuple[str, ...]]] = {
-    "cheapest": ("usd_per_mtok",),
+    "cheapest": ("usd",),
     "fastest": ("latency_ms",),
     "quality": ("quality",),
     "balanced": ("cost", "latency", "quality"),
 }
-
-
-def _usd(upstream: Upstream) -> float:
-    return _UNKNOWN if upstream.usd_per_mtok is None else upstream.usd_per_mtok
 
 
 def _ms(upstream: Upstream, ask: Ask) -> float:

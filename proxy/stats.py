@@ -27,13 +27,16 @@ _Z99: Final = 2.326
 class Decayed:
     """A weight that halves every HALF_LIFE_S, with sums that halve along."""
 
-    __slots__ = ("_at", "square", "total", "weight")
+    __slots__ = ("_at", "_mean", "_prior", "_since", "_until", "square", "total", "weight")
 
     def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = 0.0) -> None:
         self.weight = weight
         self.total = total
         self.square = 0.0
         self._at = at
+        # The last `mean`, with its prior, and from when until when it is good.
+        self._mean = self._prior = 0.0
+        self._since = self._until = 0.0
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
@@ -45,6 +48,7 @@ class Decayed:
         self.weight += 1.0
         self.total += value
         self.square += value * value
+        self._until = self._since
 
     def _keep(self, share: float) -> None:
         self.weight *= share
@@ -55,10 +59,19 @@ class Decayed:
         """Return what is left of the sums at `now`, 0 to 1."""
         return 0.5 ** ((now - self._at) / HALF_LIFE_S) if now > self._at else 1.0
 
+    def left(self, now: float) -> tuple[float, float]:
+        """Return what is left of the sum and of the weight at `now`."""
+        share = self.fade(now)
+        return self.total * share, self.weight * share
+
     def mean(self, now: float, prior: float) -> float:
         """Return the mean, blended with `prior`."""
-        left = self.fade(now)
-        return (self.total * left + prior * PRIOR_WEIGHT) / (self.weight * left + PRIOR_WEIGHT)
+        # Good for a step: a ranking asks every candidate, most of which have not answered since (0.15 us, not 0.45).
+        if not (self._since <= now < self._until and prior == self._prior):
+            left = self.fade(now)
+            self._mean = (self.total * left + prior * PRIOR_WEIGHT) / (self.weight * left + PRIOR_WEIGHT)
+            self._since, self._until, self._prior = now, now + _STEP_S, prior
+        return self._mean
 
 
 class LatencySketch:

@@ -192,10 +192,25 @@ class Provider:
         return self.credentials[self._turn]
 
 
+class Rates(NamedTuple):
+    """USD per token, as a request's expected cost is reckoned with."""
+
+    input: float
+    cached: float
+    output: float
+
+    @classmethod
+    def of(cls, price: Price) -> "Rates":
+        """Return the rates of `price`."""
+        cached = price.input if price.cached_input is None else price.cached_input
+        return cls(price.input / 1e6, cached / 1e6, price.output / 1e6)
+
+
 class Upstream:
     """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up."""
 
     __slots__ = (
+        "cache",
         "features",
         "label",
         "live",
@@ -203,6 +218,7 @@ class Upstream:
         "plain_name",
         "provider",
         "quality",
+        "rates",
         "row",
         "target",
         "usd_per_mtok",
@@ -219,6 +235,8 @@ class Upstream:
         self.features = None if row.features is None else frozenset(row.features)
         self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
         self.usd_per_mtok = None if row.price is None else blend(row.price)
+        self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
+        self.rates = None if row.price is None else Rates.of(row.price)
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
@@ -258,7 +276,7 @@ class Upstream:
         """Take in what the answer to `ask` has shown: `usage` (None: not reported), `usd` (None: no known price),
         and whether it was `whole`. All that later decisions learn from answers comes by here, but time and success.
         """
-        self.live.learned.learn(ask, usage, now, self.provider.row.cache.ttl_s, whole=whole)
+        self.live.learned.learn(ask, usage, now, self.cache[0], whole=whole)
         if usage is not None and usd is not None:
             self.live.stats.spent(usd, usage.input + usage.output, now)
 
