@@ -125,6 +125,7 @@ def _simulate(simulate: argparse.ArgumentParser) -> None:
         metavar="UPSTREAM@START+SECONDS",
         help="nobody answers there for so long",
     )
+    simulate.add_argument("--jobs", type=_workers, metavar="N", help="runs at once, a process each (as many as pay)")
     simulate.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
     simulate.add_argument("--json", action="store_true", help="print JSON")
 

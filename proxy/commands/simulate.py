@@ -9,12 +9,14 @@ import msgspec
 
 from proxy.config import Config, load_directory, matching, nearest
 from proxy.log import tell
+from proxy.policytest import offline
 from proxy.simulation.assumptions import assumptions
 from proxy.simulation.choice import PRIMARY, comparisons, unique
 from proxy.simulation.page import page
 from proxy.simulation.readers import read
-from proxy.simulation.replay import Progress, World, play
+from proxy.simulation.replay import Progress, World
 from proxy.simulation.report import Report, report, text
+from proxy.simulation.together import play
 from proxy.simulation.world import Assumed, Luck, Outage, fit
 
 _BAR: Final = 30
@@ -23,6 +25,7 @@ _BAR: Final = 30
 def run(args: argparse.Namespace) -> int:
     """Print the figures; returns 2 for a file, a name or a number that cannot be meant. Raises PolicyError."""
     config = load_directory(args.policies)
+    offline(config)  # what is wrong with the files is said before anything is read
     try:
         found, drawn = _simulate(args, config)
         if args.html is not None:
@@ -42,9 +45,10 @@ def _simulate(args: argparse.Namespace, config: Config) -> tuple[Report, str]:
     assumed = Assumed(_faults(args.failure_rate, config), _outages(args.outage, config))
     trace = read(args.trace, args.limit, args.speed)
     world = World(trace, config, assumed, fit(trace.tries), Luck(len(trace), args.seed), args.seed)
-    choices = unique(one for choice, others in compared for one in (choice, *others))
-    runs = play(world, choices, bar(sys.stderr, len(trace) * len(choices)))
-    by_choice = {id(run.choice): run for run in runs}
+    choices = [choice for choice, _ in compared]
+    choices += unique(one for _, others in compared for one in others)
+    runs = play(world, choices, bar(sys.stderr, len(trace) * len(choices)), args.jobs)
+    by_choice = {id(choice): run for choice, run in zip(choices, runs, strict=True)}
     grouped = [(by_choice[id(choice)], [by_choice[id(one)] for one in others]) for choice, others in compared]
     found = report(trace, args.seed, grouped, assumptions(world, choices))
     return found, page(found, trace, runs)

@@ -31,7 +31,7 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6
 p, li { color: var(--soft); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child, td.who { text-align: left; } td.who { white-space: normal; min-width: 16rem; }
+th:first-child, td:first-child { text-align: left; }
 tr.baseline td { color: var(--soft); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem 2rem; }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .2rem; }
@@ -80,7 +80,7 @@ def page(found: Report, trace: Trace, runs: Sequence[Run]) -> str:
 <h2>Who answered</h2>
 {_key(upstreams.items())}
 <div class="charts">
-{"".join(_figure(run.choice.name, _answerers(trace, run, upstreams), ()) for run in runs)}
+{"".join(_figure(_title(figures[run.choice.name]), _answerers(trace, run, upstreams), ()) for run in runs)}
 </div>
 <h2>What is assumed</h2>
 {_list(found.assumed)}
@@ -91,13 +91,17 @@ def page(found: Report, trace: Trace, runs: Sequence[Run]) -> str:
 
 def _table(found: Report) -> str:
     against = [saved.baseline for saved in found.policies[0].savings]
-    head = ("", "cost", *(f"vs {name}" for name in against), *_HEAD, "answered by")
+    head = ("", "cost", *(f"vs {name}" for name in against), *_HEAD)
     rows = [f"<tr>{''.join(f'<th scope=col>{escape(cell)}</th>' for cell in head)}</tr>"]
     for one in (*found.policies, *found.baselines):
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells(one, against))
         kind = "policy" if one.savings else "baseline"
-        rows.append(f'<tr class="{kind}">{row}<td class="who">{escape(shared(one, 3))}</td></tr>')
+        rows.append(f'<tr class="{kind}">{row}</tr>')
     return "<table>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _title(one: Figures) -> str:
+    return f"{one.name}: {shared(one, 3)}"
 
 
 def _list(texts: Sequence[str]) -> str:

@@ -7,8 +7,7 @@ limits, budgets and live numbers are the live ones; only the bytes are missing.
 import asyncio
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
 from typing import Final
@@ -110,19 +109,6 @@ def replay(world: World, choice: Choice, progress: Progress = lambda done: None)
         return loop.run_until_complete(_play(world, choice, clock, progress))
     finally:
         loop.close()
-
-
-def play(world: World, choices: Sequence[Choice], progress: Progress = lambda done: None) -> list[Run]:
-    """Return the run of each of `choices`. `progress` is told how many requests have come, over all of them."""
-    runs, size = list[Run](), len(world.trace)
-    for choice in choices:
-        before = len(runs) * size
-        runs.append(replay(world, choice, partial(_further, progress, before)))
-    return runs
-
-
-def _further(progress: Progress, before: int, done: int) -> None:
-    progress(before + done)
 
 
 async def _play(world: World, choice: Choice, clock: Clock, progress: Progress) -> Run:
