@@ -37,17 +37,17 @@ class Ask(msgspec.Struct, frozen=True):
     task: str = ""
 
 
-def prefix(body: bytes) -> tuple[int, ...]:
-    """Return the hashes of the prompt in `body`, a chat request: tools first, then messages, as providers read them.
+def prefix(body: bytes, *, tools: bool) -> tuple[int, ...]:
+    """Return the hashes of the prompt in `body`, a chat request: its `tools`, if any, then messages, as providers read.
 
     What comes last, and is no whole block, is left out. Python keys its hash of bytes with a secret of the process
     (PEP 456): nobody can guess texts and compare, and nothing of it outlives the process.
     """
-    tools, messages = seek(body, b'"tools"'), seek(body, b'"messages"')
-    if tools > messages:
-        said = memoryview(body[tools:] + body[messages:tools])
+    messages, called = seek(body, b'"messages"'), seek(body, b'"tools"') if tools else -1
+    if called > messages:
+        said = memoryview(body[called:] + body[messages:called])
     else:
-        said = memoryview(body)[messages if tools < 0 else tools :]
+        said = memoryview(body)[max(messages if called < 0 else called, 0) :]
     found, last = list[int](), 0
     for at in range(0, min(len(said) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
         last = hash((last, hash(said[at : at + BLOCK_BYTES])))

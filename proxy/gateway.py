@@ -11,13 +11,14 @@ import msgspec
 
 from proxy.adapter import Adapter
 from proxy.answers import Answer, StreamAnswer
+from proxy.ask import Ask, prefix
 from proxy.attempt import Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
+from proxy.optimizer import PARTS, PRICED, Decision, Excluded, decide_again
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
@@ -101,13 +102,17 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
+        tokens = request.input_tokens
         ask = Ask(
             self.tools.clock(),
             request.stream,
-            request.input_tokens,
+            tokens,
             request.needs,
             request.max_tokens,
-            policy=route.name,
+            prefix(request.raw, tools="tools" in request.needs)
+            if tokens >= route.caches and strategy in PRICED
+            else (),
+            route.name,
         )
         return Plan(route, strategy, ask, decide_again(route, strategy, ask))
 

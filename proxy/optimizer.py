@@ -30,6 +30,11 @@ Why = Literal["off", "needs", "require", "rest", "limit"]
 _DIGITS: Final = 1e9
 # Live numbers are means over tens of requests; they do not move in a twentieth of a second.
 RANKED_S: Final = 0.05
+_MOST_RANKED: Final = 256
+# Whoever was neither measured nor tried for so long may have changed.
+STALE_S: Final = 60.0
+PRICED: Final = frozenset(("cheapest", "balanced"))
+_TIMED: Final = frozenset(("fastest", "balanced"))
 
 
 class Scored(msgspec.Struct, frozen=True, gc=False):
@@ -87,24 +92,71 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
     """Return what `decide` does or did: a decision serves all alike requests for RANKED_S, until its first choice may
     not be asked or has failed. Ranking three upstreams for every request was a tenth of its price.
 
-    While its first choice comes back from an outage a decision serves once: chance decides who is asked first.
+    Where cost counts, requests are alike whose tokens and limits are within a factor of the square root of two; a
+    prompt that a cache may hold is like no other. While its first choice comes back from an outage a decision serves
+    once: chance decides who is asked first. Now and then a request goes to `_unmeasured` instead.
     """
-    alike = (strategy, ask.stream, ask.needs)
-    kept: Ranked | None = route.ranked.get(alike)
+    several = len(route.candidates) > 1
+    if several and strategy in _TIMED and (unmeasured := _unmeasured(route, strategy, ask)) is not None:
+        return unmeasured
+    alike: tuple[object, ...] = (strategy, ask.stream, ask.needs, ask.task)
+    if several and strategy in PRICED:
+        alike = (*alike, (ask.tokens * ask.tokens).bit_length(), (ask.max_tokens * ask.max_tokens).bit_length())
+    kept: Ranked | None = None if ask.prefix else route.ranked.get(alike)
     if kept is not None and ask.now < kept.until:
         first = kept.first
         if first.live.stats.errors == kept.errors and judge_now(first, ask) is None:
             return kept.decision
-    decision = decide(route, strategy, ask)
+    return _keep(route, alike, decide(route, strategy, ask), ask)
+
+
+def _keep(route: Route, alike: tuple[object, ...], decision: Decision, ask: Ask) -> Decision:
+    """Return `decision`, kept for those that are alike if it can serve them."""
     chain = decision.chain
     if not chain:
         return decision
     first = chain[0]
-    if not first.live.breaker.ramps(ask.now):
+    if first.live.breaker.ramps(ask.now):
+        if len(chain) > 1 and first.live.breaker.yields(ask.now):
+            chain[:2] = chain[1], first
+    elif not ask.prefix:
+        if len(route.ranked) >= _MOST_RANKED:
+            route.ranked.clear()
         route.ranked[alike] = Ranked(decision, first, first.live.stats.errors, ask.now + RANKED_S)
-    elif len(chain) > 1 and first.live.breaker.yields(ask.now):
-        chain[:2] = chain[1], first
     return decision
+
+
+def _unmeasured(route: Route, strategy: str, ask: Ask) -> Decision | None:
+    """Return a decision that asks somebody first who may have become the best unseen; None when it is not time to.
+
+    That is whoever would come first if it were as quick as the quickest, and was neither measured nor tried for
+    STALE_S; at most `explore` of a policy's requests. The best stands behind it, should it fail.
+    """
+    share = route.policy.explore
+    if not share or not route.budget.may_explore(share):
+        return None
+    decision = decide(route, strategy, ask)
+    if len(decision.chain) < 2:
+        return None
+    best, weights, since = decision.order[0].score, route.policy.weights, ask.now - STALE_S
+    found: tuple[float, Upstream] | None = None
+    for one in decision.order[1:]:
+        seen = one.upstream.live.measured(stream=ask.stream)
+        if seen <= since and _at_its_quickest(one, weights) <= best and (found is None or seen < found[0]):
+            found = seen, one.upstream
+    if found is None:
+        return None
+    first = found[1]
+    first.live.tried = ask.now
+    route.budget.explore()
+    return Decision(decision.order, [first, *(one for one in decision.chain if one is not first)], decision.excluded)
+
+
+def _at_its_quickest(scored: Scored, weights: Weights) -> float:
+    """Return what the score would be without its share for latency."""
+    if len(scored.parts) == 1:
+        return 0.0
+    return scored.score - weights.latency * scored.parts[1] / (weights.cost + weights.latency + weights.quality)
 
 
 def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:

@@ -171,7 +171,10 @@ class PolicyTest(_Row, frozen=True):
 
 
 class Policy(_Row, frozen=True):
-    """A policy file. No `candidates`: every upstream."""
+    """A policy file. No `candidates`: every upstream.
+
+    `explore` is the share of requests that may be sent to somebody to see whether it has become quicker.
+    """
 
     description: str = ""
     strategy: Strategy = "balanced"
@@ -179,6 +182,7 @@ class Policy(_Row, frozen=True):
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
     require: Require = Require()
+    explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     fallback: Fallback = Fallback()
     timeouts: Timeouts = Timeouts()
     test: list[PolicyTest] = []

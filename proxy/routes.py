@@ -17,13 +17,15 @@ from proxy.upstream import LONGEST_NAME, Upstream
 # Names a client made up are remembered up to this many, and to LONGEST_NAME (80 names of 4 MB took 700 MB); others
 # are looked up anew each time.
 _REMEMBERED: Final = 1024
+_NEVER: Final = float("inf")
 # What a name that no policy answers is served by: its header and metrics say "direct".
 DIRECT: Final = "direct"
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back;
-    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may.
+    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may. For prompts
+    of `caches` tokens or more it matters whose cache is warm, infinite: for none.
     """
 
     name: str
@@ -33,7 +35,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     on: frozenset[str]
     budget: Budget
     hedges: bool
-    ranked: dict[tuple[str, bool, frozenset[str]], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
+    caches: float
+    ranked: dict[tuple[object, ...], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
 
 def bind(
@@ -53,7 +56,14 @@ def bind(
     }
     on = frozenset(policy.fallback.on)
     on = on | {"quota"} if "rate_limit" in on else on
-    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), policy.fallback.hedge > 0)
+    hedges = policy.fallback.hedge > 0
+    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), hedges, _caches(candidates))
+
+
+def _caches(candidates: tuple[Upstream, ...]) -> float:
+    """Return the shortest prompt that one of several candidates reads again at a lower price; infinite for none."""
+    priced = [one.cache[1] for one in candidates if one.rates is not None and one.rates.cached < one.rates.input]
+    return min(priced, default=_NEVER) if len(candidates) > 1 else _NEVER
 
 
 class Routes:

@@ -18,7 +18,7 @@ from proxy.keys import Access
 from proxy.learned import Learned
 from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
-from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
+from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, NEVER, Stats
 from proxy.wire import Usage
 
 # So many models that no catalog lists have live numbers of their own, if their names are no longer than this.
@@ -29,15 +29,21 @@ LONGEST_NAME: Final = 256
 class Live:
     """What one upstream has done lately: stats, what they teach, breaker, and the keys that it does not take now."""
 
-    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats")
+    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats", "tried")
 
     def __init__(self, stats: Stats, random: Random) -> None:
         self.stats = stats
         self.learned = Learned()
+        self.tried = NEVER  # when last a request was sent to see how it does
         self.in_flight = 0
         self.breaker = Breaker(random)
         self.parked = Parking()
         self.random = random
+
+    def measured(self, *, stream: bool) -> float:
+        """Return when last it was seen how long an answer takes, or somebody was sent to see."""
+        sketch = self.stats.first_token if stream else self.stats.latency
+        return max(self.tried, sketch.measured)
 
     def begin(self) -> bool:
         """Note that an attempt starts. Returns True for the one that probes a tripped upstream; hand that to `end`."""
