@@ -211,8 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = [(way, replay(trace, able, choose, cached=known)) for way, able, choose, known in ways(prices)]
         base = found[0][1].usd
         rows = [
-            [way, f"{100 * one.cached:.1f} %", f"{one.usd:.2f}", f"{100 * (1 - one.usd / base):.1f} %"]
-            + [f"{one.seconds:.1f}", str(one.switched), str(one.full)]
+            (
+                *(way, f"{100 * one.cached:.1f} %", f"{one.usd:.2f}", f"{100 * (1 - one.usd / base):.1f} %"),
+                *(f"{one.seconds:.1f}", str(one.switched), str(one.full)),
+            )
             for way, one in found
         ]
         print(f"\n{called}: {len(trace)} requests\n")

@@ -18,6 +18,12 @@ BLOCK_BYTES: Final = 4 * BLOCK_TOKENS
 # As much of a prompt as is hashed: 131 072 tokens.
 MAX_BLOCKS: Final = 256
 
+# The estimate reckons with four bytes per token, as in English and code. Twelve is more than any text has: Chinese that
+# a client spelled in escapes comes to six bytes per character, and to two characters per token at most.
+_SURE: Final = 3
+# Base64 has far more bytes than the picture has tokens: its size says nothing.
+_MEDIA: Final = frozenset(("vision", "audio", "files"))
+
 
 class Ask(msgspec.Struct, frozen=True):
     """What a decision needs to know of a request.
@@ -35,6 +41,16 @@ class Ask(msgspec.Struct, frozen=True):
     prefix: tuple[int, ...] = ()
     policy: str = ""
     task: str = ""
+
+    @property
+    def media(self) -> bool:
+        """True when the estimate says nothing: there is more than text in the prompt."""
+        return not self.needs.isdisjoint(_MEDIA)
+
+    @property
+    def least(self) -> int:
+        """The tokens that the request takes for certain, its answer's limit included."""
+        return self.max_tokens + (0 if self.media else self.tokens // _SURE)
 
 
 def prefix(body: bytes, *, tools: bool) -> tuple[int, ...]:

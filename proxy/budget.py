@@ -44,15 +44,14 @@ class Budget:
         self._credit -= 1.0
         return True
 
-    def may_explore(self, share: float) -> bool:
-        """Say whether a request may be spent on looking how somebody does: `share` of them, none saved up."""
+    def explore(self, share: float) -> bool:
+        """Say whether this request may look who else there is: `share` of them, evenly, none saved up."""
         self._explores = min(1.0, self._explores + share * (self.requests - self._explores_seen))
         self._explores_seen = self.requests
-        return self._explores >= 1.0
-
-    def explore(self) -> None:
-        """Spend it."""
+        if self._explores < 1.0:
+            return False
         self._explores = 0.0
+        return True
 
     def hedge(self, share: float) -> bool:
         """Take one second request beside a late one out of the budget: `share` of the requests, on average."""

@@ -24,7 +24,7 @@ from proxy.policy import Policy, Weights
 from proxy.routes import Route
 from proxy.upstream import Upstream
 
-Why = Literal["off", "needs", "require", "rest", "limit"]
+Why = Literal["off", "needs", "context", "max_output", "require", "rest", "limit"]
 # Scores are rounded to nine digits, so that what differs by the last bit of a float is a tie and the policy's order
 # stands. (`round` with digits goes by way of text, which takes three times as long.)
 _DIGITS: Final = 1e9
@@ -99,10 +99,12 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
     several = len(route.candidates) > 1
     if several and strategy in _TIMED and (unmeasured := _unmeasured(route, strategy, ask)) is not None:
         return unmeasured
+    if ask.prefix or ask.least > route.fits_all or ask.max_tokens > route.answers_all:
+        return _ramped(decide(route, strategy, ask), ask)
     alike: tuple[object, ...] = (strategy, ask.stream, ask.needs, ask.task)
     if several and strategy in PRICED:
         alike = (*alike, (ask.tokens * ask.tokens).bit_length(), (ask.max_tokens * ask.max_tokens).bit_length())
-    kept: Ranked | None = None if ask.prefix else route.ranked.get(alike)
+    kept: Ranked | None = route.ranked.get(alike)
     if kept is not None and ask.now < kept.until:
         first = kept.first
         if first.live.stats.errors == kept.errors and judge_now(first, ask) is None:
@@ -112,17 +114,20 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
 
 def _keep(route: Route, alike: tuple[object, ...], decision: Decision, ask: Ask) -> Decision:
     """Return `decision`, kept for those that are alike if it can serve them."""
+    if not decision.chain or decision.chain[0].live.breaker.ramps(ask.now):
+        return _ramped(decision, ask)
+    if len(route.ranked) >= _MOST_RANKED:
+        route.ranked.clear()
+    first = decision.chain[0]
+    route.ranked[alike] = Ranked(decision, first, first.live.stats.errors, ask.now + RANKED_S)
+    return decision
+
+
+def _ramped(decision: Decision, ask: Ask) -> Decision:
+    """Return `decision`, in which a first choice that comes back from an outage may have yielded to the second."""
     chain = decision.chain
-    if not chain:
-        return decision
-    first = chain[0]
-    if first.live.breaker.ramps(ask.now):
-        if len(chain) > 1 and first.live.breaker.yields(ask.now):
-            chain[:2] = chain[1], first
-    elif not ask.prefix:
-        if len(route.ranked) >= _MOST_RANKED:
-            route.ranked.clear()
-        route.ranked[alike] = Ranked(decision, first, first.live.stats.errors, ask.now + RANKED_S)
+    if len(chain) > 1 and (breaker := chain[0].live.breaker).ramps(ask.now) and breaker.yields(ask.now):
+        chain[:2] = chain[1], chain[0]
     return decision
 
 
@@ -133,7 +138,7 @@ def _unmeasured(route: Route, strategy: str, ask: Ask) -> Decision | None:
     STALE_S; at most `explore` of a policy's requests. The best stands behind it, should it fail.
     """
     share = route.policy.explore
-    if not share or not route.budget.may_explore(share):
+    if not share or not route.budget.explore(share):
         return None
     decision = decide(route, strategy, ask)
     if len(decision.chain) < 2:
@@ -148,7 +153,6 @@ def _unmeasured(route: Route, strategy: str, ask: Ask) -> Decision | None:
         return None
     first = found[1]
     first.live.tried = ask.now
-    route.budget.explore()
     return Decision(decision.order, [first, *(one for one in decision.chain if one is not first)], decision.excluded)
 
 
@@ -165,6 +169,12 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
         return Excluded(upstream, "off", upstream.provider.access.off)
     if ask.needs and upstream.features is not None and not ask.needs <= upstream.features:
         return Excluded(upstream, "needs", f"does not offer {', '.join(sorted(ask.needs - upstream.features))}")
+    row = upstream.row
+    if row.context is not None and ask.least > row.context:
+        return Excluded(upstream, "context", f"takes {row.context} tokens, the request has {ask.least} or more")
+    if row.max_output is not None and ask.max_tokens > row.max_output:
+        text = f"answers with {row.max_output} tokens at most, {ask.max_tokens} are asked for"
+        return Excluded(upstream, "max_output", text)
     require = policy.require
     if require.min_quality is not None and (upstream.quality is None or upstream.quality < require.min_quality):
         return Excluded(upstream, "require", f"quality {_shown(upstream.quality)} is below {require.min_quality:g}")

@@ -24,8 +24,9 @@ DIRECT: Final = "direct"
 
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back;
-    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may. For prompts
-    of `caches` tokens or more it matters whose cache is warm, infinite: for none.
+    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may. Everybody
+    takes a request of `fits_all` tokens, answer included, and can answer with `answers_all`. For prompts of `caches`
+    tokens or more it matters whose cache is warm, infinite: for none.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     on: frozenset[str]
     budget: Budget
     hedges: bool
+    fits_all: float
+    answers_all: float
     caches: float
     ranked: dict[tuple[object, ...], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
@@ -56,8 +59,19 @@ def bind(
     }
     on = frozenset(policy.fallback.on)
     on = on | {"quota"} if "rate_limit" in on else on
-    hedges = policy.fallback.hedge > 0
-    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), hedges, _caches(candidates))
+    anybody = [*candidates, *(one for chain in chains.values() for one in chain)]
+    return Route(
+        name,
+        policy,
+        candidates,
+        chains,
+        on,
+        budget or Budget(0.0),
+        policy.fallback.hedge > 0,
+        min((one.row.context for one in anybody if one.row.context is not None), default=_NEVER),
+        min((one.row.max_output for one in anybody if one.row.max_output is not None), default=_NEVER),
+        _caches(candidates),
+    )
 
 
 def _caches(candidates: tuple[Upstream, ...]) -> float:

@@ -239,13 +239,18 @@ class Upstream:
         self.live = live
         self.quality = row.quality
         self.features = None if row.features is None else frozenset(row.features)
-        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
+        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output, provider.name)
         self.usd_per_mtok = None if row.price is None else blend(row.price)
         self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
         self.rates = None if row.price is None else Rates.of(row.price)
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
+
+    def outgrows(self, other: "Upstream") -> bool:
+        """Say whether what was too long for `other` may fit here: the context is larger, or nobody knows."""
+        mine, theirs = self.row.context, other.row.context
+        return mine is None or theirs is None or mine > theirs
 
     def rest(self, now: float) -> Rest | None:
         """Return what keeps this upstream from being asked at `now`; None when nothing does."""
