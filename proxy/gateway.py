@@ -26,6 +26,7 @@ from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
+from proxy.when import Router, classify, fits
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
@@ -39,13 +40,17 @@ _TOLD: Final[dict[str, tuple[str, str | None]]] = {
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+
+    `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    headers: dict[str, str] = {}
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -109,19 +114,42 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
-        tokens = request.input_tokens
+        route, task = self._narrow(route, request, overrides)
         ask = Ask(
             self.tools.clock(),
             request.stream,
-            tokens,
+            request.input_tokens,
             request.needs,
             request.max_tokens,
-            prefix(request.raw, tools="tools" in request.needs)
-            if tokens >= route.caches and strategy in PRICED
-            else (),
-            route.name,
+            _prefix(request) if request.input_tokens >= route.caches and strategy in PRICED else (),
+            route.learned_as,
+            task,
         )
         return Plan(route, strategy, ask, decide_again(route, strategy, ask))
+
+    def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
+        """Return the route that is for requests like this one, and their class."""
+        if not route.whens and route.router is None:
+            return route, route.policy.task
+        routed = "" if route.router is None else self._routed(route, route.router, request)
+        found = next(
+            (
+                narrow
+                for when, narrow in route.whens
+                if fits(when, request.input_tokens, request.needs, overrides.headers, routed)
+            ),
+            route,
+        )
+        return found, found.task or routed or route.policy.task
+
+    def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
+        """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
+
+        def fault(error: Exception) -> None:
+            at = f"router {route.policy.router} of policy {route.name}"
+            self.tools.log("fault", self.tools.wall(), error=type(error).__name__, at=at)
+
+        return classify(router, request, fault)
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
@@ -246,6 +274,10 @@ def changes(old: Config, new: Config) -> list[str]:
             if was != is_now:
                 lines.append(f"{'+' if was is None else '-' if is_now is None else '~'} {what} {name}")
     return lines
+
+
+def _prefix(request: ChatRequest) -> tuple[int, ...]:
+    return prefix(request.raw, tools="tools" in request.needs)
 
 
 def _upstream(scored: Scored) -> Upstream:

@@ -176,8 +176,10 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
         text = f"answers with {row.max_output} tokens at most, {ask.max_tokens} are asked for"
         return Excluded(upstream, "max_output", text)
     require = policy.require
-    if require.min_quality is not None and (upstream.quality is None or upstream.quality < require.min_quality):
-        return Excluded(upstream, "require", f"quality {_shown(upstream.quality)} is below {require.min_quality:g}")
+    if require.min_quality is not None:
+        good = upstream.quality_at(ask.task)
+        if good is None or good < require.min_quality:
+            return Excluded(upstream, "require", f"quality {_shown(good)} is below {require.min_quality:g}")
     if require.min_success_rate is not None:
         rate = upstream.live.stats.success_rate(ask.now)
         if rate < require.min_success_rate:
@@ -223,8 +225,9 @@ def _fastest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[
 
 
 def _quality(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
-    """By the catalog's quality; unknown comes last."""
-    return [Scored(one, _UNKNOWN if one.quality is None else -one.quality, (one.quality or 0.0,)) for one in upstreams]
+    """By the catalog's quality, or the score for the request's class; unknown comes last."""
+    rated = [(one, one.quality_at(ask.task)) for one in upstreams]
+    return [Scored(one, _UNKNOWN if good is None else -good, (good or 0.0,)) for one, good in rated]
 
 
 def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
@@ -233,7 +236,7 @@ def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list
         return []
     prices = [one[0] for one in costs(upstreams, ask)]
     waits = [_ms(one, ask) for one in upstreams]
-    rated = [one.quality or 0.0 for one in upstreams]
+    rated = [one.quality_at(ask.task) or 0.0 for one in upstreams]
     least_usd, least_ms, best = min(prices), min(waits), max(rated)
     scale = _DIGITS / (weights.cost + weights.latency + weights.quality)
     by_cost, by_latency, by_quality = weights.cost * scale, weights.latency * scale, weights.quality * scale

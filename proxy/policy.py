@@ -19,6 +19,7 @@ FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "fi
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -82,7 +83,7 @@ class ModelRow(_Row, frozen=True):
 
     provider: Text
     id: Text
-    quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    quality: Score | None = None
     price: Price | None = None
     latency: Latency | None = None
     context: Count | None = None
@@ -107,7 +108,7 @@ class Weights(_Row, frozen=True):
 class Require(_Row, frozen=True):
     """What a candidate must have to be asked at all."""
 
-    min_quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    min_quality: Score | None = None
     min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
@@ -149,6 +150,22 @@ class Timeouts(_Row, frozen=True):
         return 300.0 if self.first_event is None else self.first_event
 
 
+class When(_Row, frozen=True):
+    """`[[when]]`: requests for which all of this holds have other candidates, or are of another class, or both.
+
+    `tokens_above` and `tokens_below` are of the estimated input, `needs` all needed, `header` names and values of
+    request headers, `routed` what the policy's `router` calls the request. None, and no candidates: the policy's own.
+    """
+
+    tokens_above: Count | None = None
+    tokens_below: Count | None = None
+    needs: list[str] = []
+    header: dict[str, str] = {}
+    routed: Text | None = None
+    candidates: list[Text] = []
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class Given(_Row, frozen=True):
     """The state of one upstream in a `[[test]]`."""
 
@@ -180,6 +197,9 @@ class PolicyTest(_Row, frozen=True):
 class Policy(_Row, frozen=True):
     """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those.
 
+    `task` ("class" in the file) is of the scores by which quality is judged, `router` a module that names a request's
+    class.
+
     `explore` is the share of requests that may be sent to somebody to see whether it has become quicker.
     """
 
@@ -188,6 +208,9 @@ class Policy(_Row, frozen=True):
     weights: Weights = Weights()
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
+    task: str = msgspec.field(default="", name="class")
+    router: Text | None = None
+    when: list[When] = []
     require: Require = Require()
     explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     unsupported_parameters: Unsupported = "drop"

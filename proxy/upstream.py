@@ -4,6 +4,7 @@ Two lifetimes meet here. `Upstream` and `Provider` belong to one generation of t
 handed on to the next generation, so a reload forgets no measurement, no rest and no limit.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import Final, NamedTuple
 
@@ -226,11 +227,19 @@ class Upstream:
         "quality",
         "rates",
         "row",
+        "scores",
         "target",
         "usd_per_mtok",
     )
 
-    def __init__(self, row: ModelRow, provider: Provider, live: Live, label: str = "") -> None:
+    def __init__(
+        self,
+        row: ModelRow,
+        provider: Provider,
+        live: Live,
+        label: str = "",
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
         self.row = row
         self.name = row.name
         self.plain_name = plain(row.name)  # as headers tell it
@@ -238,6 +247,7 @@ class Upstream:
         self.provider = provider
         self.live = live
         self.quality = row.quality
+        self.scores = scores or {}
         self.features = None if row.features is None else frozenset(row.features)
         self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output, provider.name)
         self.usd_per_mtok = None if row.price is None else blend(row.price)
@@ -251,6 +261,10 @@ class Upstream:
         """Say whether what was too long for `other` may fit here: the context is larger, or nobody knows."""
         mine, theirs = self.row.context, other.row.context
         return mine is None or theirs is None or mine > theirs
+
+    def quality_at(self, task: str) -> float | None:
+        """Return how good it is at requests of a class, "" for none; None when nobody knows."""
+        return self.scores.get(task, self.quality) if task else self.quality
 
     def rest(self, now: float) -> Rest | None:
         """Return what keeps this upstream from being asked at `now`; None when nothing does."""
