@@ -81,7 +81,8 @@ def catalog(size: int) -> dict[str, bytes]:
     rows = [f'[[provider]]\nname = "p{n}"\nbase_url = "http://127.0.0.1:9/v1"' for n in range(_PROVIDERS)]
     rows += (
         f'[[model]]\nprovider = "p{number % _PROVIDERS}"\nid = "m{number}"\nquality = {random.uniform(3, 9):.1f}\n'
-        f"price = {{ input = {random.uniform(0.1, 5):.2f}, cached_input = 0.05, output = {random.uniform(0.4, 20):.2f} }}\n"
+        f"price.input = {random.uniform(0.1, 5):.2f}\nprice.output = {random.uniform(0.4, 20):.2f}\n"
+        f"price.cached_input = 0.05\n"
         f"latency = {{ p50_ms = {random.uniform(100, 900):.0f} }}\nfeatures = ['tools', 'vision']"
         for number in range(size)
     )

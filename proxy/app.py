@@ -234,7 +234,7 @@ class App:
         if self.demo and "demo" not in policies:
             names = [f"{running.profile.name}/echo" for running in self.demo]
             policies["demo"] = Policy(description="The built-in providers", candidates=names, answers=_DEMO_ANSWERS)
-        return Config(providers, models, policies, config.digest)
+        return msgspec.structs.replace(config, providers=providers, models=models, policies=policies)
 
     async def _watch(self) -> None:
         """Reload when the files' content changes. A broken directory changes nothing and is reported once."""
@@ -260,6 +260,7 @@ class App:
                 self._refused = ""  # the directory is there: should it go, that is news again
                 return
             changed = self.gateway.install(self._with_demo(self._load(files)))
+            self.sidecar.forget()
         except PolicyError as error:
             self._refuse(error)
             return

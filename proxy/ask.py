@@ -18,6 +18,12 @@ BLOCK_BYTES: Final = 4 * BLOCK_TOKENS
 # As much of a prompt as is hashed: 131 072 tokens.
 MAX_BLOCKS: Final = 256
 
+# The estimate reckons with four bytes per token, as in English and code. Twelve is more than any text has: Chinese that
+# a client spelled in escapes comes to six bytes per character, and to two characters per token at most.
+_SURE: Final = 3
+# Base64 has far more bytes than the picture has tokens: its size says nothing.
+_MEDIA: Final = frozenset(("vision", "audio", "files"))
+
 
 class Ask(msgspec.Struct, frozen=True):
     """What a decision needs to know of a request.
@@ -36,18 +42,28 @@ class Ask(msgspec.Struct, frozen=True):
     policy: str = ""
     task: str = ""
 
+    @property
+    def media(self) -> bool:
+        """True when the estimate says nothing: there is more than text in the prompt."""
+        return not self.needs.isdisjoint(_MEDIA)
 
-def prefix(body: bytes) -> tuple[int, ...]:
-    """Return the hashes of the prompt in `body`, a chat request: tools first, then messages, as providers read them.
+    @property
+    def least(self) -> int:
+        """The tokens that the request takes for certain, its answer's limit included."""
+        return self.max_tokens + (0 if self.media else self.tokens // _SURE)
+
+
+def prefix(body: bytes, *, tools: bool) -> tuple[int, ...]:
+    """Return the hashes of the prompt in `body`, a chat request: its `tools`, if any, then messages, as providers read.
 
     What comes last, and is no whole block, is left out. Python keys its hash of bytes with a secret of the process
     (PEP 456): nobody can guess texts and compare, and nothing of it outlives the process.
     """
-    tools, messages = seek(body, b'"tools"'), seek(body, b'"messages"')
-    if tools > messages:
-        said = memoryview(body[tools:] + body[messages:tools])
+    messages, called = seek(body, b'"messages"'), seek(body, b'"tools"') if tools else -1
+    if called > messages:
+        said = memoryview(body[called:] + body[messages:called])
     else:
-        said = memoryview(body)[messages if tools < 0 else tools :]
+        said = memoryview(body)[max(messages if called < 0 else called, 0) :]
     found, last = list[int](), 0
     for at in range(0, min(len(said) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
         last = hash((last, hash(said[at : at + BLOCK_BYTES])))

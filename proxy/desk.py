@@ -1,6 +1,6 @@
 """The small doors: models, liveness, and the admin surface (metrics, explain). Nothing here calls an upstream."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -30,8 +30,10 @@ def send_json(http: web.BaseRequest, request_id: str, value: object) -> web.Stre
     return send(http, 200, f"x-request-id: {request_id}\r\n", orjson.dumps(msgspec.to_builtins(value)))
 
 
-def overrides(http: web.BaseRequest) -> Overrides:
-    """Return what the client says in headers. Raises ClientError for a word that means nothing."""
+def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
+    """Return what the client says in headers, those that are `wanted` among them. Raises ClientError for a word that
+    means nothing.
+    """
     headers = http.headers
     return Overrides(
         headers.get("x-sidecar-policy"),
@@ -39,6 +41,7 @@ def overrides(http: web.BaseRequest) -> Overrides:
         _word(headers, "x-sidecar-fallback", "on", "off") == "on",
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
+        {name: headers[name] for name in wanted if name in headers},
     )
 
 
@@ -103,7 +106,7 @@ class Desk:
         return send_json(http, request_id, {"status": "ok"})
 
     async def _explain(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        said = overrides(http)
+        said = overrides(http, self._gateway.generation.routes.headers)
         with self._room.entered(batch=said.batch):
             request = decode_chat(await self._admission.read(http), 0)
         return send_json(http, request_id, self._gateway.explain(request, said))

@@ -72,4 +72,3 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
                 cached = min(warm * BLOCK_TOKENS * share * hit, reads) if warm * BLOCK_TOKENS >= least else 0.0
         found.append((reads * fresh - cached * (fresh - again) + says * words, reads, cached, says))
     return found
-

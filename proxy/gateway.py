@@ -11,33 +11,46 @@ import msgspec
 
 from proxy.adapter import Adapter
 from proxy.answers import Answer, StreamAnswer
+from proxy.ask import Ask, prefix
 from proxy.attempt import Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
+from proxy.optimizer import PARTS, PRICED, Decision, Excluded, Scored, decide_again
+from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
+from proxy.when import Router, classify, fits
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
 _LISTED: Final = 40
+# Why a request cannot be served whenever it comes, as the client is told: code and param.
+_TOLD: Final[dict[str, tuple[str, str | None]]] = {
+    "context": ("context_length_exceeded", "messages"),
+    "max_output": ("invalid_value", "max_tokens"),
+    "needs": ("unsupported_parameter", None),
+}
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+
+    `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    headers: dict[str, str] = {}
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -101,15 +114,42 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
+        route, task = self._narrow(route, request, overrides)
         ask = Ask(
             self.tools.clock(),
             request.stream,
             request.input_tokens,
             request.needs,
             request.max_tokens,
-            policy=route.name,
+            _prefix(request) if request.input_tokens >= route.caches and strategy in PRICED else (),
+            route.learned_as,
+            task,
         )
         return Plan(route, strategy, ask, decide_again(route, strategy, ask))
+
+    def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
+        """Return the route that is for requests like this one, and their class."""
+        if not route.whens and route.router is None:
+            return route, route.policy.task
+        routed = "" if route.router is None else self._routed(route, route.router, request)
+        found = next(
+            (
+                narrow
+                for when, narrow in route.whens
+                if fits(when, request.input_tokens, request.needs, overrides.headers, routed)
+            ),
+            route,
+        )
+        return found, found.task or routed or route.policy.task
+
+    def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
+        """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
+
+        def fault(error: Exception) -> None:
+            at = f"router {route.policy.router} of policy {route.name}"
+            self.tools.log("fault", self.tools.wall(), error=type(error).__name__, at=at)
+
+        return classify(router, request, fault)
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
@@ -119,25 +159,38 @@ class Gateway:
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
         # Without fallback the chain of a primary that rests must not answer for it, either.
-        chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
+        chain = plan.decision.chain if overrides.fallback else self._first(walk.request, plan)
         if not chain:
             raise self._nobody(plan)
         return await walk.go(chain, fall_back=overrides.fallback)
 
+    def _first(self, request: ChatRequest, plan: Plan) -> list[Upstream]:
+        """Return the best that can take `request`, as the policy sees it, alone."""
+        best, mode = [one.upstream for one in plan.decision.order], plan.route.policy.unsupported_parameters
+        able = (one for one in best if mode != "reject" or refusal(request, one, mode) is None)
+        return [first] if (first := next(able, None)) is not None else best[:1]
+
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
         plan = self.plan(request, overrides)
-        parts = PARTS[plan.strategy]
+        parts, mode = PARTS[plan.strategy], plan.route.policy.unsupported_parameters
+        decision = plan.decision
+        refusals = {one.name: refusal(request, one, mode) for one in (*decision.chain, *map(_upstream, decision.order))}
+        able = [one for one in decision.order if refusals[one.upstream.name] is None]
+        unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
         return {
             "model": request.model,
             "policy": plan.route.name,
             "strategy": plan.strategy,
             "order": [
                 {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in plan.decision.order
+                for one in able
             ],
-            "chain": [upstream.name for upstream in plan.decision.chain],
-            "excluded": [{"upstream": one.upstream.name, "reason": one.reason} for one in plan.decision.excluded],
+            "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
+            "excluded": [
+                *({"upstream": one.upstream.name, "reason": one.reason} for one in decision.excluded),
+                *unable,
+            ],
         }
 
     def flying(self) -> dict[str, int]:
@@ -190,8 +243,10 @@ class Gateway:
         reasons = "; ".join(f"{one.upstream.name}: {one.reason}" for one in excluded[:_LISTED]) or "no candidates"
         text = f"policy {plan.route.name!r} has no upstream to ask ({reasons})"
         waiting = [one for one in excluded if one.why in ("rest", "limit")]
-        if excluded and all(one.why == "needs" for one in excluded):
-            return ClientError(text, code="unsupported_parameter")
+        lasting = {one.why for one in excluded} - {"off"}
+        if lasting and lasting <= _TOLD.keys():
+            code, param = _TOLD[min(lasting)]
+            return ClientError(text, code=code, param=param)
         if not waiting:
             return OverloadedError(text, code="no_provider_available", retry_after_s=MIN_WAIT_S)
         now = self.tools.clock()
@@ -219,6 +274,14 @@ def changes(old: Config, new: Config) -> list[str]:
             if was != is_now:
                 lines.append(f"{'+' if was is None else '-' if is_now is None else '~'} {what} {name}")
     return lines
+
+
+def _prefix(request: ChatRequest) -> tuple[int, ...]:
+    return prefix(request.raw, tools="tools" in request.needs)
+
+
+def _upstream(scored: Scored) -> Upstream:
+    return scored.upstream
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:

@@ -123,8 +123,7 @@ class Learned:
 
     def _count(self, ask: Ask, usage: Usage, now: float, ttl_s: float) -> None:
         ratio = usage.input / ask.tokens
-        # The bytes of a picture say nothing about its tokens.
-        if "vision" not in ask.needs:
+        if not ask.media:
             self.ratio.add(min(max(ratio, 1 / _WILDEST), _WILDEST), now)
         due = self.warm.blocks(ask.prefix, now - ttl_s, len(ask.prefix)) if ask.prefix else 0
         if due:

@@ -12,12 +12,14 @@ from proxy.errors import Kind
 
 Strategy = Literal["cheapest", "fastest", "quality", "balanced"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
+Unsupported = Literal["drop", "reject", "forward"]
 # What a request may need and a model may offer: `proxy.wire` reads needs from requests.
 FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "files", "reasoning")
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -74,16 +76,20 @@ class ProviderRow(_Row, frozen=True):
 
 
 class ModelRow(_Row, frozen=True):
-    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown."""
+    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown.
+
+    `unsupported` are names of request parameters that the model refuses or misreads.
+    """
 
     provider: Text
     id: Text
-    quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    quality: Score | None = None
     price: Price | None = None
     latency: Latency | None = None
     context: Count | None = None
     max_output: Count | None = None
     features: list[str] | None = None
+    unsupported: list[Text] = []
 
     @property
     def name(self) -> str:
@@ -102,7 +108,7 @@ class Weights(_Row, frozen=True):
 class Require(_Row, frozen=True):
     """What a candidate must have to be asked at all."""
 
-    min_quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    min_quality: Score | None = None
     min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
@@ -144,6 +150,22 @@ class Timeouts(_Row, frozen=True):
         return 300.0 if self.first_event is None else self.first_event
 
 
+class When(_Row, frozen=True):
+    """`[[when]]`: requests for which all of this holds have other candidates, or are of another class, or both.
+
+    `tokens_above` and `tokens_below` are of the estimated input, `needs` all needed, `header` names and values of
+    request headers, `routed` what the policy's `router` calls the request. None, and no candidates: the policy's own.
+    """
+
+    tokens_above: Count | None = None
+    tokens_below: Count | None = None
+    needs: list[str] = []
+    header: dict[str, str] = {}
+    routed: Text | None = None
+    candidates: list[Text] = []
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class Given(_Row, frozen=True):
     """The state of one upstream in a `[[test]]`."""
 
@@ -154,10 +176,12 @@ class Given(_Row, frozen=True):
 
 
 class Asked(_Row, frozen=True):
-    """The request of a `[[test]]`."""
+    """The request of a `[[test]]`. `tokens` is its input as estimated, `max_tokens` 0 when it sets no limit."""
 
     stream: bool = False
     needs: list[str] = []
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     strategy: Strategy | None = None
 
 
@@ -171,14 +195,25 @@ class PolicyTest(_Row, frozen=True):
 
 
 class Policy(_Row, frozen=True):
-    """A policy file. No `candidates`: every upstream."""
+    """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those.
+
+    `task` ("class" in the file) is of the scores by which quality is judged, `router` a module that names a request's
+    class.
+
+    `explore` is the share of requests that may be sent to somebody to see whether it has become quicker.
+    """
 
     description: str = ""
     strategy: Strategy = "balanced"
     weights: Weights = Weights()
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
+    task: str = msgspec.field(default="", name="class")
+    router: Text | None = None
+    when: list[When] = []
     require: Require = Require()
+    explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    unsupported_parameters: Unsupported = "drop"
     fallback: Fallback = Fallback()
     timeouts: Timeouts = Timeouts()
     test: list[PolicyTest] = []

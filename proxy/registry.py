@@ -80,7 +80,8 @@ def build(
     for model in config.models.values():
         known = previous.get(model.name) if previous is not None else None
         live = known.live if known is not None else live_for(model, random)
-        registry.register(Upstream(model, registry.providers[model.provider], live))
+        scores = {task: table[model.name] for task, table in config.scores.items() if model.name in table}
+        registry.register(Upstream(model, registry.providers[model.provider], live, scores=scores))
     return registry
 
 

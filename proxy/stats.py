@@ -19,30 +19,33 @@ MAX_WEIGHT: Final = 30.0
 # The latency of an upstream that nobody has measured and whose catalog row is silent.
 DEFAULT_P50_MS: Final = 1000.0
 DEFAULT_P99_MS: Final = 5000.0
+NEVER: Final = float("-inf")
 # The 95th and 99th percentiles of a normal distribution lie this many standard deviations above its middle.
 _Z95: Final = 1.645
 _Z99: Final = 2.326
 
 
 class Decayed:
-    """A weight that halves every HALF_LIFE_S, with sums that halve along."""
+    """A weight that halves every HALF_LIFE_S, with sums that halve along. `at` is when it was last added to, to a
+    second; NEVER before the first time.
+    """
 
-    __slots__ = ("_at", "_mean", "_prior", "_since", "_until", "square", "total", "weight")
+    __slots__ = ("_mean", "_prior", "_since", "_until", "at", "square", "total", "weight")
 
-    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = 0.0) -> None:
+    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = NEVER) -> None:
         self.weight = weight
         self.total = total
         self.square = 0.0
-        self._at = at
+        self.at = at
         # The last `mean`, with its prior, and from when until when it is good.
         self._mean = self._prior = 0.0
         self._since = self._until = 0.0
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
-        if now - self._at > _STEP_S:
+        if now - self.at > _STEP_S:
             self._keep(self.fade(now))
-            self._at = now
+            self.at = now
         if self.weight > MAX_WEIGHT - 1.0:
             self._keep((MAX_WEIGHT - 1.0) / self.weight)
         self.weight += 1.0
@@ -57,7 +60,7 @@ class Decayed:
 
     def fade(self, now: float) -> float:
         """Return what is left of the sums at `now`, 0 to 1."""
-        return 0.5 ** ((now - self._at) / HALF_LIFE_S) if now > self._at else 1.0
+        return 0.5 ** ((now - self.at) / HALF_LIFE_S) if now > self.at else 1.0
 
     def left(self, now: float) -> tuple[float, float]:
         """Return what is left of the sum and of the weight at `now`."""
@@ -92,6 +95,11 @@ class LatencySketch:
     def add(self, ms: float, now: float) -> None:
         """Count one latency."""
         self._logs.add(log(max(ms, 0.01)), now)
+
+    @property
+    def measured(self) -> float:
+        """When the last latency was counted, to a second."""
+        return self._logs.at
 
     def p50(self, now: float) -> float:
         """Return the median in ms."""

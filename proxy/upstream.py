@@ -4,6 +4,7 @@ Two lifetimes meet here. `Upstream` and `Provider` belong to one generation of t
 handed on to the next generation, so a reload forgets no measurement, no rest and no limit.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from proxy.keys import Access
 from proxy.learned import Learned
 from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
-from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
+from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, NEVER, Stats
 from proxy.wire import Usage
 
 # So many models that no catalog lists have live numbers of their own, if their names are no longer than this.
@@ -29,15 +30,21 @@ LONGEST_NAME: Final = 256
 class Live:
     """What one upstream has done lately: stats, what they teach, breaker, and the keys that it does not take now."""
 
-    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats")
+    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats", "tried")
 
     def __init__(self, stats: Stats, random: Random) -> None:
         self.stats = stats
         self.learned = Learned()
+        self.tried = NEVER  # when last a request was sent to see how it does
         self.in_flight = 0
         self.breaker = Breaker(random)
         self.parked = Parking()
         self.random = random
+
+    def measured(self, *, stream: bool) -> float:
+        """Return when last it was seen how long an answer takes, or somebody was sent to see."""
+        sketch = self.stats.first_token if stream else self.stats.latency
+        return max(self.tried, sketch.measured)
 
     def begin(self) -> bool:
         """Note that an attempt starts. Returns True for the one that probes a tripped upstream; hand that to `end`."""
@@ -220,11 +227,19 @@ class Upstream:
         "quality",
         "rates",
         "row",
+        "scores",
         "target",
         "usd_per_mtok",
     )
 
-    def __init__(self, row: ModelRow, provider: Provider, live: Live, label: str = "") -> None:
+    def __init__(
+        self,
+        row: ModelRow,
+        provider: Provider,
+        live: Live,
+        label: str = "",
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
         self.row = row
         self.name = row.name
         self.plain_name = plain(row.name)  # as headers tell it
@@ -232,14 +247,24 @@ class Upstream:
         self.provider = provider
         self.live = live
         self.quality = row.quality
+        self.scores = scores or {}
         self.features = None if row.features is None else frozenset(row.features)
-        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
+        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output, provider.name)
         self.usd_per_mtok = None if row.price is None else blend(row.price)
         self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
         self.rates = None if row.price is None else Rates.of(row.price)
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
+
+    def outgrows(self, other: "Upstream") -> bool:
+        """Say whether what was too long for `other` may fit here: the context is larger, or nobody knows."""
+        mine, theirs = self.row.context, other.row.context
+        return mine is None or theirs is None or mine > theirs
+
+    def quality_at(self, task: str) -> float | None:
+        """Return how good it is at requests of a class, "" for none; None when nobody knows."""
+        return self.scores.get(task, self.quality) if task else self.quality
 
     def rest(self, now: float) -> Rest | None:
         """Return what keeps this upstream from being asked at `now`; None when nothing does."""

@@ -12,6 +12,7 @@ import msgspec
 from adapters._anthropic.messages import Conversation, Message, invalid, legal_name
 from adapters._anthropic.models import accepted_schema, rules_for
 from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, declare, names_in, schema_object
+from adapters._chat.request import forwarded
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -116,11 +117,12 @@ class _Draft:
         self.out["messages"] = self._talk.turns
         if request.stream:
             self.out["stream"] = True
+        self._left_out = forwarded(self.out, self.dropped, request.raw, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
         headers = _FILES_BETA if self._talk.has_file_ids else {}
-        return Rendered("/messages", msgspec.json.encode(self.out), headers, tuple(dict.fromkeys(self.dropped)))
+        return Rendered("/messages", msgspec.json.encode(self.out), headers, self._left_out)
 
     def _refuse(self) -> None:
         if self._body.n is not None and self._body.n > 1:

@@ -17,6 +17,7 @@ from adapters._bedrock.messages import Conversation, legal_name
 from adapters._bedrock.models import family_for
 from adapters._bedrock.thinking import Given, think
 from adapters._bedrock.tools import declare, names_in
+from adapters._chat.request import forwarded
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -133,6 +134,8 @@ class _Draft:
         self._add_sampling()
         self._add_stops()
         self._add_rest()
+        # What Converse does not know may be the model's own.
+        self._left_out = forwarded(self.own, self.dropped, request.raw, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
@@ -143,7 +146,7 @@ class _Draft:
             "additionalModelRequestFields": self.own,
         }
         self.out |= {name: part for name, part in parts.items() if part}
-        return Rendered(self._path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(self._path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _refuse(self) -> None:
         if self._body.n is not None and self._body.n > 1:

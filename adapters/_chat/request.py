@@ -4,7 +4,8 @@ Format: OpenAI API reference, "Create chat completion".
 """
 
 import re
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -173,6 +174,18 @@ def read(
     if "audio" in (chat.modalities or ()):
         raise not_sent(f"{language} gives no audio", "modalities")
     return chat, [name for name, value in given.items() if name not in known and value not in NOTHING]
+
+
+def forwarded(out: dict[str, Any], dropped: Iterable[str], raw: bytes, target: Target) -> tuple[str, ...]:
+    """Return the names of what is left out in the end, each once. Where `target` forwards, what the client gave at the
+    top of its request goes into `out` as it is, and the provider may judge it; what stands deeper cannot.
+    """
+    names = tuple(dict.fromkeys(dropped))
+    if not (names and target.forward):
+        return names
+    given = _fields.decode(raw)
+    out |= {name: given[name] for name in names if name in given and name not in out}
+    return tuple(name for name in names if name not in given or out[name] is not given[name])
 
 
 def limit_of(chat: Chat, target: Target) -> int | None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from adapters._chat.request import NOTHING, UNSET, MaybeRaw
+from adapters._chat.request import NOTHING, UNSET, MaybeRaw, forwarded
 from adapters._gemini.media import invalid
 from adapters._gemini.messages import Conversation, Message
 from adapters._gemini.models import Rules, bare_name, rules_for
@@ -129,12 +129,13 @@ class _Draft:
         self._add_own()
         if self.config:
             self.out["generationConfig"] = self.config
+        self._left_out = forwarded(self.out, self.dropped, request.raw, target)
 
     def rendered(self, request: ChatRequest, target: Target) -> Rendered:
         """Return the finished request."""
         act = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
         path = f"/models/{quote(bare_name(target.model), safe='')}{act}"
-        return Rendered(path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _add_sampling(self, target: Target) -> None:
         body, limit = self._body, self._body.max_completion_tokens
@@ -155,7 +156,7 @@ class _Draft:
         self.config |= {name: value for name, value in given.items() if value is not None}
         penalties = {"presencePenalty": body.presence_penalty, "frequencyPenalty": body.frequency_penalty}
         for name, value in penalties.items():
-            if value and self._rules.penalties:
+            if value and (self._rules.penalties or target.forward):
                 self.config[name] = value
             elif value:
                 self.dropped.append("presence_penalty" if name == "presencePenalty" else "frequency_penalty")

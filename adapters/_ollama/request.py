@@ -16,6 +16,7 @@ from adapters._chat.request import (
     MaybeRaw,
     Message,
     format_of,
+    forwarded,
     invalid,
     known_to,
     limit_of,
@@ -93,7 +94,9 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     if body.keep_alive is not UNSET:
         out["keep_alive"] = body.keep_alive
     _add_thinking(body, out, dropped)
-    return Rendered("/api/chat", msgspec.json.encode(out), {}, tuple(dropped), json_lines=True)
+    return Rendered(
+        "/api/chat", msgspec.json.encode(out), {}, forwarded(out, dropped, request.raw, target), json_lines=True
+    )
 
 
 def _options(body: _Body, target: Target) -> dict[str, Any]:
