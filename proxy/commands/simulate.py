@@ -7,9 +7,10 @@ from typing import Final, TextIO
 
 import msgspec
 
-from proxy.config import Config, load_directory, matching, nearest
+from proxy.config import Config, load_directory, matching
 from proxy.log import tell
 from proxy.policytest import offline
+from proxy.problems import nearest
 from proxy.simulation.assumptions import assumptions
 from proxy.simulation.choice import PRIMARY, comparisons, unique
 from proxy.simulation.page import page

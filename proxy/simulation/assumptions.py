@@ -72,10 +72,10 @@ def _cache(world: World) -> str:
 
 
 def _tokens(fits: dict[str, Fit]) -> str:
-    known = [f"{fit.ratio:.2f} at {name}" for name, fit in fits.items() if fit.ratio is not None]
-    if known:
-        return f"Tokens counted for one that was estimated, as in the ledger: {_some(known)}; their mean elsewhere."
-    return "All upstreams count a prompt's tokens alike; tokenisers differ by up to 30 %."
+    if len(fits) == 1:
+        return "All upstreams count a prompt's tokens alike; tokenisers differ by up to 30 %."
+    known = [f"{fit.ratio:.2f} at {name or 'all others'}" for name, fit in fits.items()]
+    return f"Tokens counted for one that was estimated, as in the ledger: {_some(known)}."
 
 
 def _baselines(choices: Iterable[Choice]) -> Iterable[str]:

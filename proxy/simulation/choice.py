@@ -6,17 +6,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from proxy.config import Config, nearest
-from proxy.optimizer import Ask, decide_again, judge
+from proxy.ask import Ask
+from proxy.config import Config
+from proxy.optimizer import PRICED, decide_again, judge
 from proxy.policy import Fallback, Policy
+from proxy.problems import nearest
 from proxy.registry import Registry
 from proxy.routes import Route, bind
 from proxy.upstream import Upstream
+from proxy.when import fits
 
 PRIMARY: Final = "primary"
 ROUND_ROBIN: Final = "round-robin"
-
-Choose = Callable[[Ask], list[Upstream]]
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -82,19 +83,37 @@ def _plain(policy: Policy, baseline: str) -> Policy:
     return Policy(candidates=[baseline], fallback=Fallback(attempts=1), timeouts=policy.timeouts)
 
 
-def chooser(choice: Choice, registry: Registry) -> tuple[Route, Choose]:
-    """Return `choice` bound to upstreams, and how it chooses."""
-    route = bind(choice.name, choice.policy, registry)
-    if choice.baseline is None:
+class Chooser:
+    """One choice, bound to upstreams. `priced` says that its order depends on what a request will cost."""
+
+    __slots__ = ("_choose", "_route", "priced")
+
+    def __init__(self, choice: Choice, registry: Registry) -> None:
+        route = bind(choice.name, choice.policy, registry)
         strategy = choice.policy.strategy
-        return route, lambda ask: decide_again(route, strategy, ask).chain
-    if choice.baseline == ROUND_ROBIN:
-        turns = count()
-        return route, lambda ask: _turned(_able(route, ask), next(turns))
-    # A primary without a price cannot be compared with: those that have one come first.
-    listed = tuple(sorted(route.candidates, key=_unpriced))
-    route = msgspec.structs.replace(route, candidates=listed)
-    return route, lambda ask: _able(route, ask)
+        self.priced = choice.baseline is None and strategy in PRICED
+        self._choose: Callable[[Route, Ask], list[Upstream]] = _able
+        if choice.baseline is None:
+            self._choose = lambda route, ask: decide_again(route, strategy, ask).chain
+        elif choice.baseline == ROUND_ROBIN:
+            turns = count()
+            self._choose = lambda route, ask: _turned(_able(route, ask), next(turns))
+        else:
+            # A primary without a price cannot be compared with: those that have one come first.
+            candidates = tuple(sorted(route.candidates, key=_unpriced))
+            route = msgspec.structs.replace(route, candidates=candidates)
+        self._route = route
+
+    def narrow(self, tokens: int, needs: frozenset[str]) -> Route:
+        """Return the route for a request: that of the first `[[when]]` that it fits, or else the policy's own."""
+        route = self._route
+        if not route.whens:
+            return route
+        return next((one for when, one in route.whens if fits(when, tokens, needs, {}, "")), route)
+
+    def chain(self, route: Route, ask: Ask) -> list[Upstream]:
+        """Return whom to ask, in turn; nobody: an empty list."""
+        return self._choose(route, ask)
 
 
 def _unpriced(upstream: Upstream) -> bool:

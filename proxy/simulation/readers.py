@@ -3,6 +3,7 @@
 azure     CSV with TIMESTAMP,ContextTokens,GeneratedTokens    github.com/Azure/AzurePublicDataset
 mooncake  JSON lines: timestamp (ms), input_length, output_length, hash_ids (one per 512 tokens of the prompt; an id
           stands for everything up to the end of its block)    github.com/kvcache-ai/Mooncake
+ledger    JSON lines of `proxy.ledger.Entry`, or a directory of such files
 """
 
 import csv
@@ -11,26 +12,19 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
 from proxy.ask import BLOCK_TOKENS
-from proxy.simulation.trace import Floats, Ints, Trace, TraceError
+from proxy.simulation.recorded import recorded
+from proxy.simulation.trace import Trace, TraceError, in_order
 
 AZURE: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 # No prompt is that long, and a sum of many of them must still fit a column.
 MOST_TOKENS: Final = 10**9
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
-
-
-class Columns(NamedTuple):
-    """What a reader has found, in the order of the file."""
-
-    at: Floats
-    input: Ints
-    output: Ints
-    blocks: list[tuple[int, ...]]
+_Read = Callable[[Path, Iterator[str], int | None], Trace]
 
 
 class _Mooncake(msgspec.Struct, frozen=True):
@@ -46,50 +40,51 @@ def read(path: Path, limit: int | None = None, speed: float = 1.0) -> Trace:
     Raises TraceError.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            format, reader = _format(path, first)
-            found = reader(path, chain((first,), file), limit)
+        found = recorded(path) if path.is_dir() else _file(path, limit)
     except UnicodeDecodeError:
         raise TraceError(f"{path}: this is no text in UTF-8") from None
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror or 'cannot be read'}") from None
-    if not found.at:
+    if not len(found):
         raise TraceError(f"{path}: there is no request in it")
-    return _in_order(path.name, format, found, speed)
+    return in_order(found, limit, speed)
 
 
-_Reader = Callable[[Path, Iterator[str], int | None], Columns]
+def _file(path: Path, limit: int | None) -> Trace:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        head = first.strip()
+        reads: _Read | None = None
+        if tuple(cell.strip() for cell in head.split(",")) == AZURE:
+            reads = _azure
+        elif head.startswith("{") and '"input_length"' in head:
+            reads = _mooncake
+        if reads is not None:
+            return reads(path, chain((first,), file), limit)
+    if head.startswith("{") and '"outcome"' in head:
+        return recorded(path)
+    known = f"{','.join(AZURE)} (Azure), nor JSON with input_length (Mooncake) or outcome (a ledger)"
+    raise TraceError(f"{path}: line 1: neither {known}")
 
 
-def _format(path: Path, first: str) -> tuple[str, _Reader]:
-    head = first.strip()
-    if tuple(cell.strip() for cell in head.split(",")) == AZURE:
-        return "azure", _azure
-    if head.startswith("{") and '"input_length"' in head:
-        return "mooncake", _mooncake
-    raise TraceError(
-        f"{path}: line 1: neither {','.join(AZURE)} (Azure) nor a JSON object with input_length (Mooncake)"
-    )
-
-
-def _azure(path: Path, lines: Iterator[str], limit: int | None) -> Columns:
-    found = Columns(array("d"), array("q"), array("q"), [])
+def _azure(path: Path, lines: Iterator[str], limit: int | None) -> Trace:
+    found = Trace(path.name, "azure", array("d"), array("q"), array("q"))
     rows = csv.reader(lines)
     next(rows)
     began: datetime | None = None
-    for row in islice(rows, limit):
-        if not row:
-            continue
-        try:
+    try:
+        for row in islice(filter(None, rows), limit):
             stamp, input, output = row
-            at = datetime.fromisoformat(stamp)
+            at = datetime.fromisoformat(stamp.strip())
             began = began or at
             found.at.append((at - began).total_seconds())
             found.input.append(_tokens(input))
             found.output.append(_tokens(output))
-        except (ValueError, TypeError) as error:
-            raise TraceError(f"{path}: line {rows.line_num}: {_wrong(error, row)}") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        few = f"{len(row)} columns instead of {len(AZURE)}" if len(row) != len(AZURE) else str(error)
+        raise TraceError(f"{path}: line {rows.line_num}: {few}") from None
     return found
 
 
@@ -100,16 +95,13 @@ def _tokens(text: str) -> int:
     return number
 
 
-def _wrong(error: Exception, row: list[str]) -> str:
-    if len(row) != len(AZURE):
-        return f"{len(row)} columns, and not the {len(AZURE)} of {','.join(AZURE)}"
-    return str(error)
-
-
-def _mooncake(path: Path, lines: Iterator[str], limit: int | None) -> Columns:
-    found = Columns(array("d"), array("q"), array("q"), [])
+def _mooncake(path: Path, lines: Iterator[str], limit: int | None) -> Trace:
+    blocks: list[tuple[int, ...]] = []
+    found = Trace(path.name, "mooncake", array("d"), array("q"), array("q"), blocks)
     decode = msgspec.json.Decoder(_Mooncake).decode
     for number, line in enumerate(islice(lines, limit), 1):
+        if line.isspace():
+            continue
         try:
             row = decode(line)
         except msgspec.MsgspecError as error:
@@ -118,20 +110,5 @@ def _mooncake(path: Path, lines: Iterator[str], limit: int | None) -> Columns:
         found.input.append(row.input_length)
         found.output.append(row.output_length)
         # The last id may stand for less than a block, which is no beginning of a longer prompt.
-        found.blocks.append(row.hash_ids[: row.input_length // BLOCK_TOKENS])
+        blocks.append(row.hash_ids[: row.input_length // BLOCK_TOKENS])
     return found
-
-
-def _in_order(name: str, format: str, found: Columns, speed: float) -> Trace:
-    """Return a trace that begins at 0, and whose requests come one after the other."""
-    at = found.at
-    order = sorted(range(len(at)), key=at.__getitem__)
-    began = at[order[0]]
-    return Trace(
-        name,
-        format,
-        array("d", ((at[i] - began) / speed for i in order)),
-        array("q", (found.input[i] for i in order)),
-        array("q", (found.output[i] for i in order)),
-        [found.blocks[i] for i in order] if found.blocks else None,
-    )

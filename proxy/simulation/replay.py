@@ -25,9 +25,9 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.registry import build
 from proxy.router import Walk
-from proxy.simulation.choice import Choice, chooser
-from proxy.simulation.trace import PLAIN, Floats, Ints, Trace
-from proxy.simulation.world import Assumed, Behaviour, Fit, Luck, usual
+from proxy.simulation.choice import Choice, Chooser
+from proxy.simulation.trace import Floats, Ints, Trace
+from proxy.simulation.world import Assumed, Behaviour, Fit, Luck
 from proxy.transport import Transport
 from proxy.upstream import Upstream
 from proxy.wire import Usage, decode_chat
@@ -36,6 +36,7 @@ from proxy.wire import Usage, decode_chat
 _SPEAKS, _ENDS, _ASKS = range(3)
 _RENDERED: Final = Rendered("", b"", {})
 _BODY: Final = b'{"model":"m","messages":[{"role":"user","content":""}],"stream":%b}'
+_NO_NEEDS: Final[frozenset[str]] = frozenset()
 _UNKNOWN: Final = float("nan")
 NOBODY: Final = "no_provider_available"
 # A progress is told so many times.
@@ -138,7 +139,7 @@ class _Stage:
     def __init__(self, world: World, choice: Choice, tools: Tools, clock: Clock) -> None:
         trace, size = world.trace, len(world.trace)
         registry = build(world.config, adapter.load, lambda row: Access(row.base_url, (), "", None), None, tools.random)
-        self._route, self._choose = chooser(choice, registry)
+        self._chooser = Chooser(choice, registry)
         self._trace = trace
         self._luck = world.luck
         self._tools = tools
@@ -149,9 +150,10 @@ class _Stage:
         self._first_by_s = (timeouts.answer_s, timeouts.first_event_s)
         self._total_s = timeouts.total
         self._places = {one.name: place for place, one in enumerate(registry)}
-        unlisted = usual(world.fits)
         self._behaviours = {
-            one.name: Behaviour(one.row, one.provider.row.cache, world.fits.get(one.name, unlisted), world.assumed)
+            one.name: Behaviour(
+                one.row, one.provider.row.cache, world.fits.get(one.name, world.fits[""]), world.assumed
+            )
             for one in registry
         }
         self.result = _empty(choice, list(self._places), size, tools.metrics)
@@ -177,12 +179,16 @@ class _Stage:
         trace = self._trace
         stream = trace.stream is None or trace.stream[request]
         tokens = trace.input[request] if trace.estimate is None else trace.estimate[request]
-        needs = PLAIN if trace.needs is None else trace.needs[request]
+        needs = _NO_NEEDS if trace.needs is None else trace.needs[request]
         most = 0 if trace.max_tokens is None else trace.max_tokens[request]
-        prefix = () if trace.blocks is None else trace.blocks[request][:MAX_BLOCKS]
-        ask = Ask(now, stream, tokens, needs, most, prefix, self._route.name)
-        chain = self._choose(ask)
-        walk = Walk(self._asked[stream], ask, self._route, self._tools, "", None)
+        route = self._chooser.narrow(tokens, needs)
+        # As `gateway.plan` asks: the prompt's beginning only where it matters.
+        matters = trace.blocks is not None and tokens >= route.caches and self._chooser.priced
+        prefix = trace.blocks[request][:MAX_BLOCKS] if matters and trace.blocks else ()
+        task = route.task or route.policy.task
+        ask = Ask(now, stream, tokens, needs, most, prefix, route.learned_as, task)
+        chain = self._chooser.chain(route, ask)
+        walk = Walk(self._asked[stream], ask, route, self._tools, "", None)
         if chain:
             self._asks(request, walk, walk.start(chain, fall_back=True))
         else:

@@ -48,8 +48,8 @@ def _at_once(world: World, choices: Sequence[Choice], progress: Progress, jobs: 
                 number, choice = waiting.pop()
                 pipe, process = _begin(world, choice)
                 running[pipe] = number, process
-            for pipe in wait(list(running)):
-                number, process = running[pipe]
+            wait(list(running))
+            for pipe, (number, process) in [one for one in running.items() if one[0].poll()]:
                 told = _told(pipe)
                 if isinstance(told, Run):
                     found[number] = told

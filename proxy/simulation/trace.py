@@ -1,5 +1,6 @@
 """Recorded traffic as columns: when requests came and how large they were, never what was said."""
 
+from array import array
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
@@ -10,7 +11,6 @@ OK: Final = "ok"
 # Columns are arrays; in words for Python 3.11, where `array` takes no type.
 Floats = MutableSequence[float]
 Ints = MutableSequence[int]
-PLAIN: Final[frozenset[str]] = frozenset()
 
 
 class TraceError(ValueError):
@@ -61,3 +61,19 @@ class Trace(msgspec.Struct, frozen=True):
     def seconds(self) -> float:
         """Return the time between the first and the last request."""
         return self.at[-1] if self.at else 0.0
+
+
+def in_order(trace: Trace, limit: int | None, speed: float) -> Trace:
+    """Return the first `limit` requests of `trace` in the order of their arrival, from 0 s on, `speed` times as fast.
+
+    `trace` has at least one.
+    """
+    order = sorted(range(len(trace)), key=trace.at.__getitem__)[:limit]
+    began = trace.at[order[0]]
+    columns: dict[str, Sequence[object]] = {"at": array("d", ((trace.at[row] - began) / speed for row in order))}
+    for name in ("input", "output", "blocks", "stream", "needs", "estimate", "max_tokens"):
+        column = getattr(trace, name)
+        if column is not None:
+            rows = (column[row] for row in order)
+            columns[name] = array(column.typecode, rows) if isinstance(column, array) else list(rows)
+    return msgspec.structs.replace(trace, **columns)

@@ -126,48 +126,48 @@ class Cache:
 class Fit(NamedTuple):
     """What a ledger shows of one upstream; None where it has fewer than ENOUGH attempts of that kind to show it.
 
-    `faults` are the shares of all attempts that failed, by kind.
+    `faults` are the shares of all attempts that failed, by kind; `pace` is tokens per second; `ratio` is the tokens it
+    counts for one that was estimated, as all others do where nobody knows.
     """
 
-    attempts: int
-    first: LogNormal | None
-    whole: LogNormal | None
-    pace: float | None
-    ratio: float | None
-    faults: Mapping[str, float] | None
+    first: LogNormal | None = None
+    whole: LogNormal | None = None
+    pace: float | None = None
+    faults: Mapping[str, float] | None = None
+    ratio: float = 1.0
 
 
 def fit(tries: Iterable[Try]) -> dict[str, Fit]:
-    """Return what `tries` show, by upstream. Attempts whose client left show nothing of an upstream's faults."""
+    """Return what `tries` show, by upstream, and under "" for all that were not asked."""
     by_upstream: dict[str, list[Try]] = {}
     for one in tries:
         by_upstream.setdefault(one.upstream, []).append(one)
-    return {name: _fit(mine) for name, mine in by_upstream.items()}
+    ratios = {name: ratio for name, mine in by_upstream.items() if (ratio := _ratio(mine)) is not None}
+    usual = fmean(ratios.values()) if ratios else 1.0
+    return {"": Fit(ratio=usual)} | {name: _fit(mine, ratios.get(name, usual)) for name, mine in by_upstream.items()}
 
 
-def usual(fits: Mapping[str, Fit]) -> Fit:
-    """Return what is taken for an upstream that the ledger does not know: tokens as the others count them."""
-    ratios = [one.ratio for one in fits.values() if one.ratio is not None]
-    return Fit(0, None, None, None, fmean(ratios) if ratios else 1.0, None)
-
-
-def _fit(tries: Sequence[Try]) -> Fit:
+def _fit(tries: Sequence[Try], ratio: float) -> Fit:
+    # Attempts whose client left show nothing of an upstream's faults.
     ended = [one for one in tries if one.outcome == OK or one.outcome in BY_KIND]
     good = [one for one in ended if one.outcome == OK]
     streams = [(one.first_ms, one) for one in good if one.first_ms is not None]
     spoke_s = sum(max(0.0, one.ms - first_ms) for first_ms, one in streams) / 1000
     said = sum(one.output for _, one in streams)
-    ratios = [one.ratio for one in good if one.ratio is not None]
     # What a provider did wrong, and no fault of the request's own: that one would be met elsewhere, too.
     kinds = Counter(one.outcome for one in ended if one.outcome in BY_KIND and BY_KIND[one.outcome].transient)
     return Fit(
-        len(ended),
         _log_normal([first_ms for first_ms, _ in streams]),
         _log_normal([one.ms for one in good if one.first_ms is None]),
         said / spoke_s if len(streams) >= ENOUGH and spoke_s > 0 and said else None,
-        fmean(ratios) if len(ratios) >= ENOUGH else None,
         {kind: count / len(ended) for kind, count in sorted(kinds.items())} if len(ended) >= ENOUGH else None,
+        ratio,
     )
+
+
+def _ratio(tries: Sequence[Try]) -> float | None:
+    ratios = [one.ratio for one in tries if one.ratio is not None]
+    return fmean(ratios) if len(ratios) >= ENOUGH else None
 
 
 def _log_normal(ms: Sequence[float]) -> LogNormal | None:
@@ -216,7 +216,7 @@ class Behaviour:
         self._s_per_token = 1.0 / (fitted.pace or PACE)
         self._faults = [(kind, share) for kind, share in faults.items() if share > 0.0]
         self._outages = [one for one in assumed.outages if one.upstream == row.name]
-        self.ratio = fitted.ratio or 1.0
+        self.ratio = fitted.ratio
         self.cache = Cache(cache)
 
     def answer(self, luck: tuple[float, float], now: float, tokens: tuple[int, int], *, stream: bool) -> Answered:
