@@ -33,7 +33,9 @@ from proxy.upstream import Upstream
 from proxy.wire import Usage, decode_chat
 
 # What can happen to a request, in this order when at once.
-_SPEAKS, _ENDS, _ASKS = range(3)
+_SPEAKS: Final = 0
+_ENDS: Final = 1
+_ASKS: Final = 2
 _RENDERED: Final = Rendered("", b"", {})
 _BODY: Final = b'{"model":"m","messages":[{"role":"user","content":""}],"stream":%b}'
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
