@@ -50,6 +50,9 @@ def trace(*requests: tuple[float, int, int], **columns: Any) -> Trace:
     return Trace("test.csv", "azure", array("d", at), array("q", input), array("q", output), **columns)
 
 
+THREE = trace((0, 1000, 60), (10, 2000, 120), (20, 500, 30))
+
+
 def world(
     traffic: Trace,
     found: Config | None = None,

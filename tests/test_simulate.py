@@ -2,10 +2,12 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
 from io import StringIO
+from multiprocessing import Pipe, active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 from proxy.__main__ import main
 from proxy.commands.simulate import bar
 from proxy.simulation.charts import Axis, Series, areas, bars, clock, decades, from_zero, lines
+from proxy.simulation.choice import comparisons
 from proxy.simulation.report import dollars, span
+from proxy.simulation.together import play, run_apart
 
-from .simulation_words import CATALOG, CHEAPEST
+from .simulation_words import CATALOG, CHEAPEST, THREE, config, encoded, runs, world
 
 Out = pytest.CaptureFixture[str]
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -64,7 +68,7 @@ def test_the_table(policies: Path, trace: Path, capsys: Out) -> None:
     assert first == "trace.csv (azure): 600 requests over 9 min 59 s, 0.72 M tokens in, 0.03 M out; seed 1"
     assert head.split("  ")[0] == "policy"
     assert re.match(r"<cheap & quick> +\$0\.7713 +90\.0 % ", cheap)
-    assert re.match(r"quick +\$7\.71 +0\.0 % ", quick)
+    assert re.match(r"quick +\$7\.\d\d +", quick)
     assert re.match(r"primary +\$7\.71 +- ", primary)
     assert "  <cheap & quick>: a/m 100.0 %" in rest
     assumed = rest[rest.index("assumed") + 1 :]
@@ -96,6 +100,45 @@ def test_runs_in_processes_of_their_own(policies: Path, trace: Path) -> None:
     )
     assert one.stdout == two.stdout
     assert (one.stderr, two.stderr) == (b"", b"")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forking beside the threads of a test run
+def test_progress_of_several_runs() -> None:
+    """Requests are counted over all runs, and never backwards; the runs come in the order in which they were asked."""
+    played = world(THREE, config(one=CHEAPEST, two='strategy = "fastest"'))
+    choices = [choice for choice, _ in comparisons(played.config, [], [])]
+    for jobs in (1, 2):
+        told = list[int]()
+        runs = play(played, choices, told.append, jobs)
+        assert [run.choice.name for run in runs] == ["one", "two"]
+        assert told == sorted(told)
+        assert told[-1] == 2 * len(THREE)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_run_whose_process_is_killed() -> None:
+    """Whatever kills it, there is no report of half the runs, and the others end."""
+    played = world(THREE, config(one=CHEAPEST, two='strategy = "fastest"'))
+    choices = [choice for choice, _ in comparisons(played.config, [], [])]
+
+    def kill(done: int) -> None:
+        for process in active_children():
+            process.kill()
+
+    with pytest.raises(ChildProcessError, match="a process of its own was killed"):
+        play(played, choices, kill, 2)
+    assert active_children() == []
+
+
+def test_what_a_process_of_its_own_tells() -> None:
+    """How far it is, and at last its run."""
+    played = world(THREE)
+    before = signal.getsignal(signal.SIGINT)
+    told, tell = Pipe(duplex=False)
+    run_apart(played, comparisons(played.config, [], [])[0].choice, tell)
+    signal.signal(signal.SIGINT, before)
+    counts = [told.recv() for _ in THREE.at]
+    assert (counts, encoded(told.recv())) == ([1, 2, 3], encoded(runs(played)[0]))
 
 
 def test_options(policies: Path, trace: Path, capsys: Out) -> None:

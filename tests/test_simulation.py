@@ -13,9 +13,7 @@ from proxy.simulation.report import Saving, figures, saving
 from proxy.simulation.trace import Trace
 from proxy.simulation.world import Assumed, Outage
 
-from .simulation_words import answered_by, config, encoded, runs, trace, world
-
-THREE = trace((0, 1000, 60), (10, 2000, 120), (20, 500, 30))
+from .simulation_words import THREE, answered_by, config, encoded, runs, trace, world
 
 
 def test_cost_and_time_as_reckoned_by_hand() -> None:
