@@ -208,7 +208,8 @@ def dollars(usd: float) -> str:
 
 def percent(share: float | None) -> str:
     """Return a share in percent, "-" when there is none."""
-    return "-" if share is None else f"{100 * share:.1f} %"
+    # Rounded first, so that nothing is "-0.0".
+    return "-" if share is None else f"{round(100 * share, 1) + 0.0:.1f} %"
 
 
 def milliseconds(ms: float | None) -> str:
