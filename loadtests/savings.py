@@ -1,7 +1,7 @@
 """What choosing saves on recorded traffic, at real prices, and how long a replay of a million requests takes.
 
     python -m loadtests.savings TRACE ...              the savings, against the primary and against round robin
-    python -m loadtests.savings TRACE --million        the first TRACE again and again, until it has a million requests
+    python -m loadtests.savings TRACE ... --million    each again and again until it has a million requests: how long?
 
 Models, prices and qualities are the shipped catalog's, or stand below; `llm-sidecar simulate` says what is assumed.
 Goals, for the groups of different models: 30 % against the primary with the same quality floor, 15 % against round
@@ -40,6 +40,7 @@ HEAD: Final = (
     "candidates", "trace", "policy", "cost", "primary", "saved", "round robin", "saved", "cached: policy / round robin",
     "lost / unpriced",
 )  # fmt: skip
+SPEED: Final = ("a million requests like", "jobs", "s", "CPU s", "CPU us a request and run", "largest process, MB")
 MILLION: Final = 1_000_000
 # One model at five houses, for which all of them ask the same (genai-prices 0.2.3 of 2026-11-25): all that can be saved
 # is in their caches.
@@ -181,7 +182,7 @@ def tiled(source: Path, size: int) -> Iterator[str]:
             blocks = [id + turn * ids for id in one["hash_ids"]]
             yield json.dumps({**one, "timestamp": one["timestamp"] + turn * long, "hash_ids": blocks})
         return
-    stamped = [(datetime.fromisoformat(stamp), *tokens) for stamp, *tokens in csv.reader(rest)]
+    stamped = [(datetime.fromisoformat(stamp), input, output) for stamp, input, output in csv.reader(rest)]
     span = stamped[-1][0] - stamped[0][0] + timedelta(seconds=1)
     yield first
     for turn, (at, input, output) in islice(((turn, row) for turn in count() for row in stamped), size):
@@ -190,10 +191,12 @@ def tiled(source: Path, size: int) -> Iterator[str]:
 
 def million(source: Path, directory: Path, jobs: int) -> list[str]:
     """Return how long `llm-sidecar simulate` takes for a million requests: wall clock, CPU and memory."""
+    directory.mkdir(exist_ok=True)
     file = directory / source.name
     file.write_text("\n".join(tiled(source, MILLION)) + "\n")
-    savings(read(file, limit=10), GROUPS[0], directory / "policies")
-    argv = [sys.executable, "-m", "proxy", "simulate", file, "--policies", directory / "policies", "--jobs", jobs]
+    policies = directory / f"policies-{jobs}"
+    savings(read(file, limit=10), GROUPS[0], policies)
+    argv = [sys.executable, "-m", "proxy", "simulate", file, "--policies", policies, "--jobs", jobs]
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*map(str, argv), "--policy", "cheapest"], check=True, stdout=subprocess.DEVNULL)
     took, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -211,8 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TemporaryDirectory() as place:
         directory = Path(place)
         if args.million:
-            head = ("trace, a million requests", "jobs", "s", "CPU s", "CPU us a request and run", "MB")
-            print(table(head, [million(args.traces[0], directory, 2)]))
+            print(table(SPEED, [million(path, directory / path.stem, jobs) for path in args.traces for jobs in (1, 2)]))
             return 0
         found = [
             one

@@ -20,6 +20,7 @@ from proxy.simulation.choice import comparisons
 from proxy.simulation.report import dollars, span
 from proxy.simulation.together import play, run_apart
 
+from . import simulation_words as words
 from .simulation_words import CATALOG, CHEAPEST, THREE, config, encoded, runs, world
 
 Out = pytest.CaptureFixture[str]
@@ -118,7 +119,8 @@ def test_progress_of_several_runs() -> None:
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_run_whose_process_is_killed() -> None:
     """Whatever kills it, there is no report of half the runs, and the others end."""
-    played = world(THREE, config(one=CHEAPEST, two='strategy = "fastest"'))
+    long = words.trace(*((float(number), 10, 1) for number in range(5000)))
+    played = world(long, config(one=CHEAPEST, two='strategy = "fastest"'))
     choices = [choice for choice, _ in comparisons(played.config, [], [])]
 
     def kill(done: int) -> None:
@@ -173,6 +175,23 @@ def test_a_ledger_says_how_upstreams_behave(policies: Path, tmp_path: Path, caps
     assert "1.20 at a/m" in assumed
     assert "3 requests have no answer in the ledger" in assumed
     assert found["policies"][0]["latency_ms"]["p50"] == pytest.approx(1500, rel=0.01)
+
+
+def test_what_a_trace_knows_is_not_assumed(policies: Path, tmp_path: Path, capsys: Out) -> None:
+    """Mooncake's blocks say what is cached; a table by header fits nothing; no word on baselines that were not asked."""
+    (policies / "quick.toml").write_text(
+        'strategy = "fastest"\n[[when]]\nheader = { team = "x" }\ncandidates = ["a/m"]'
+    )
+    row = {"input_length": 2048, "output_length": 9, "hash_ids": [1, 2, 3, 4]}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"timestamp": at * 1000, **row}) + "\n\n" for at in range(3)))
+    found = simulated(capsys, tmp_path / "m.jsonl", "--policies", policies, "--baseline", "a/m")
+
+    assumed = "\n".join(found["assumed"])
+    assert "300 s after their last use, from 1024 tokens on, and finds them again in whole blocks of 512" in assumed
+    assert "A [[when]] that goes by a header or a router fits no request" in assumed
+    assert "'primary'" not in assumed
+    assert found["policies"][0]["cached_share"] == pytest.approx(2 * 2047 / (3 * 2048))
+    assert found["policies"][1]["answered_by"] == {"b/m": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_limit_and_speed(file: Path) -> None:
         (AZURE + "2023-11-16 18:17:05,many,2\n", "line 5: invalid literal for int() with base 10: 'many'"),
         (AZURE + "2023-11-16 18:17:05,-1,2\n", "line 5: '-1' is no number of tokens"),
         (AZURE + "2023-11-16 18:17:05+00:00,1,2\n", "line 5: can't subtract offset-naive and offset-aware"),
+        (AZURE.splitlines()[0] + "\n" + "1" * 200_000 + "\n", "line 2: field larger than field limit"),
         (json.dumps(MOONCAKE[0]) + "\n{\n", "line 2: Input data was truncated"),
         (json.dumps(MOONCAKE[0] | {"input_length": -1}), "line 1: Expected `int` >= 0 - at `$.input_length`"),
         (json.dumps(MOONCAKE[0] | {"timestamp": "x"}), "line 1: Expected `float`, got `str` - at `$.timestamp`"),
@@ -105,7 +106,7 @@ def test_files_that_cannot_be_read(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TraceError, match=r"trace: this is no text in UTF-8$"):
         read(file)
-    file.write_bytes(AZURE.encode() + b"2023-11-16 18:17:05,\xff,1\n")
+    file.write_bytes(AZURE.encode() + b"\n" * 10_000 + b"2023-11-16 18:17:05,\xff,1\n")
     with pytest.raises(TraceError, match=r"trace: this is no text in UTF-8$"):
         read(file)
 

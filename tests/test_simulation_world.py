@@ -3,6 +3,7 @@
 from math import exp, log
 from random import Random
 from statistics import fmean
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,9 @@ from proxy.policy import Cache as CacheRow
 from proxy.policy import ModelRow
 from proxy.simulation.trace import Try
 from proxy.simulation.world import ENOUGH, PACE, Assumed, Behaviour, Cache, Fit, Luck, Outage, fit, prior
+from proxy.wire import Usage
+
+from .upstream_words import upstream
 
 LUCKY = (0.0, 0.99)
 
@@ -19,8 +23,8 @@ def row(**fields: object) -> ModelRow:
     return msgspec.convert({"provider": "a", "id": "m", **fields}, ModelRow)
 
 
-def behaviour(fitted: Fit | None = None, assumed: Assumed | None = None, **fields: object) -> Behaviour:
-    return Behaviour(row(**fields), CacheRow(), fitted or Fit(), assumed or Assumed())
+def behaviour(fitted: Fit | None = None, assumed: Assumed | None = None, **fields: Any) -> Behaviour:
+    return Behaviour(upstream("a/m", **fields), fitted or Fit(), assumed or Assumed())
 
 
 def tries(outcome: str = "ok", count: int = ENOUGH, **fields: float | None) -> list[Try]:
@@ -90,6 +94,15 @@ def test_faults_by_chance() -> None:
         assert fault is not None
         assert (fault.kind, fault.code) == ("unavailable", "server_error")
     assert behaviour(fitted, Assumed({"a/m": 0.0})).answer((0.0, 0.0), 0.0, (1, 1), stream=True).error is None
+
+
+def test_what_is_billed() -> None:
+    """Where keeping a prompt has a price, what was not read from the cache is kept, from the least tokens on."""
+    price = {"input": 1, "output": 2, "cached_input": 0.1, "cache_write": 1.25}
+    assert behaviour(price=price).bill(2000, 5, 1024) == Usage(2000, 5, 1024, 976)
+    assert behaviour(price=price).bill(1000, 5, 0) == Usage(1000, 5)
+    assert behaviour(price={"input": 1, "output": 2}).bill(2000, 5, 0) == Usage(2000, 5)
+    assert behaviour().bill(2000, 5, 0) == Usage(2000, 5)
 
 
 def test_outages() -> None:

@@ -1,23 +1,24 @@
 """What a replay takes for granted, in words: printed under every figure, because none is worth more than these."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from proxy.ask import BLOCK_TOKENS
 from proxy.policy import ModelRow
+from proxy.policytest import offline
 from proxy.simulation.choice import PRIMARY, ROUND_ROBIN, Choice
 from proxy.simulation.replay import World
 from proxy.simulation.world import PACE, Fit
 
 
-def assumptions(world: World, choices: Iterable[Choice]) -> list[str]:
+def assumptions(world: World, choices: Sequence[Choice]) -> list[str]:
     """Return them, a sentence or two each."""
     trace, config = world.trace, world.config
-    used = list(config.models.values())
+    used, unpriced = list(config.models.values()), [one.name for one in offline(config) if one.usd_per_mtok is None]
     lines = [
         *trace.notes,
         "Requests come when they came, whatever becomes of others; clients neither retry nor leave.",
         "Every upstream of the catalog counts as on, whatever keys this machine has.",
-        _prices(used),
+        _prices(unpriced),
         _latency(used, world.fits),
         _faults(world),
         _cache(world),
@@ -29,14 +30,15 @@ def assumptions(world: World, choices: Iterable[Choice]) -> list[str]:
         lines.append(f"{trace.format} does not say how answers were sent: all are streamed.")
     if trace.needs is None:
         lines.append(f"{trace.format} does not say what requests need (tools, images): any model will do.")
+    if any(when.header or when.routed for one in choices for when in one.policy.when):
+        lines.append("A [[when]] that goes by a header or a router fits no request: neither is in a trace.")
     if any(one.policy.fallback.hedge for one in choices):
         lines.append("Hedges are not played: nobody is asked beside a late upstream.")
     return [*lines, *_baselines(choices)]
 
 
-def _prices(models: Iterable[ModelRow]) -> str:
-    unknown = [row.name for row in models if row.price is None]
-    text = "Prices are the catalog's, the same all the time; failed attempts cost nothing."
+def _prices(unknown: list[str]) -> str:
+    text = "Prices are the same all the time, and failed attempts cost nothing."
     return text + (f" Unknown, and so in no sum: {_some(unknown)}." if unknown else "")
 
 

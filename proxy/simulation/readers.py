@@ -74,6 +74,8 @@ def _azure(path: Path, lines: Iterator[str], limit: int | None) -> Trace:
     began: datetime | None = None
     try:
         for row in islice(filter(None, rows), limit):
+            if len(row) != len(AZURE):
+                raise ValueError(f"{len(row)} columns instead of {len(AZURE)}")
             stamp, input, output = row
             at = datetime.fromisoformat(stamp.strip())
             began = began or at
@@ -83,8 +85,7 @@ def _azure(path: Path, lines: Iterator[str], limit: int | None) -> Trace:
     except (ValueError, TypeError, csv.Error) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
-        few = f"{len(row)} columns instead of {len(AZURE)}" if len(row) != len(AZURE) else str(error)
-        raise TraceError(f"{path}: line {rows.line_num}: {few}") from None
+        raise TraceError(f"{path}: line {rows.line_num}: {error}") from None
     return found
 
 

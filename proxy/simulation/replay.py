@@ -152,12 +152,8 @@ class _Stage:
         self._first_by_s = (timeouts.answer_s, timeouts.first_event_s)
         self._total_s = timeouts.total
         self._places = {one.name: place for place, one in enumerate(registry)}
-        self._behaviours = {
-            one.name: Behaviour(
-                one.row, one.provider.row.cache, world.fits.get(one.name, world.fits[""]), world.assumed
-            )
-            for one in registry
-        }
+        fits, others = world.fits, world.fits[""]
+        self._behaviours = {one.name: Behaviour(one, fits.get(one.name, others), world.assumed) for one in registry}
         self.result = _empty(choice, list(self._places), size, tools.metrics)
 
     def run(self, progress: Progress) -> None:
@@ -249,8 +245,11 @@ class _Stage:
 
     def _answers(self, request: int, walk: Walk, upstream: Upstream, attempt: Attempt) -> None:
         result = self.result
-        input, cached = result.input[request], result.cached[request]
-        attempt.usage = Usage(input, self._trace.output[request], cached, self._written(upstream, input, cached))
+        input, output, cached = result.input[request], self._trace.output[request], result.cached[request]
+        if self._trace.blocks is None:
+            attempt.usage = Usage(input, output)
+        else:
+            attempt.usage = self._behaviours[upstream.name].bill(input, output, cached)
         attempt.close(None)
         self._over(request, walk.attempts + 1)
         result.by[request] = self._places[upstream.name]
@@ -258,13 +257,6 @@ class _Stage:
             result.usd[request] = attempt.usd
         if not walk.request.stream:
             result.first_ms[request] = result.ms[request]
-
-    def _written(self, upstream: Upstream, input: int, cached: int) -> int:
-        """Return the tokens that the provider bills for keeping them: where it does, all that it did not know."""
-        price = upstream.row.price
-        if self._trace.blocks is None or price is None or price.cache_write is None:
-            return 0
-        return input - cached if input >= self._behaviours[upstream.name].cache.least else 0
 
     def _fails(self, request: int, walk: Walk, upstream: Upstream, error: UpstreamError) -> None:
         following = None if walk.speaking else walk.after(upstream, error)

@@ -23,6 +23,8 @@ from proxy.policy import Cache as CacheRow
 from proxy.policy import ModelRow
 from proxy.simulation.trace import OK, Try
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS
+from proxy.upstream import Upstream
+from proxy.wire import Usage
 
 # Tokens per second of an answer that has begun, where no ledger says better: between what large models of the big
 # houses do (40-80) and what specialised hardware does (200 and more).
@@ -204,10 +206,11 @@ def _error(kind: str) -> UpstreamError:
 class Behaviour:
     """How one upstream takes its attempts."""
 
-    __slots__ = ("_context", "_faults", "_first", "_outages", "_s_per_token", "_whole", "cache", "ratio")
+    __slots__ = ("_context", "_faults", "_first", "_keeps", "_outages", "_s_per_token", "_whole", "cache", "ratio")
 
-    def __init__(self, row: ModelRow, cache: CacheRow, fitted: Fit, assumed: Assumed) -> None:
+    def __init__(self, upstream: Upstream, fitted: Fit, assumed: Assumed) -> None:
         """`ratio` is the tokens that this upstream counts for one of the trace's."""
+        row = upstream.row
         share = assumed.faults.get(row.name, assumed.faults.get(""))
         faults = {"unavailable": share} if share is not None else fitted.faults or {}
         self._context = row.context
@@ -217,7 +220,10 @@ class Behaviour:
         self._faults = [(kind, share) for kind, share in faults.items() if share > 0.0]
         self._outages = [one for one in assumed.outages if one.upstream == row.name]
         self.ratio = fitted.ratio
-        self.cache = Cache(cache)
+        self.cache = Cache(upstream.provider.row.cache)
+        some = 2 * self.cache.least
+        # Asked of the bill itself, wherever its prices come from.
+        self._keeps = upstream.cost_usd(Usage(some, cache_write=some)) != upstream.cost_usd(Usage(some))
 
     def answer(self, luck: tuple[float, float], now: float, tokens: tuple[int, int], *, stream: bool) -> Answered:
         """Return what comes of an attempt at `now` with these `tokens` in and out."""
@@ -230,6 +236,11 @@ class Behaviour:
         if self._whole is not None and not stream:
             return Answered(first_s, self._whole.at(normal), None)
         return Answered(first_s, first_s + tokens[1] * self._s_per_token, None)
+
+    def bill(self, input: int, output: int, cached: int) -> Usage:
+        """Return what the provider reports. Where keeping a prompt has a price, all is kept that it did not know."""
+        kept = input - cached if self._keeps and input >= self.cache.least else 0
+        return Usage(input, output, cached, kept)
 
     def _fault(self, share: float, now: float, tokens: int) -> str | None:
         if self._context is not None and tokens > self._context:
