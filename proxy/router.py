@@ -80,11 +80,11 @@ class Walk:
 
     def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
+        self.route.budget.requests += 1
         return self._ask(self.start(chain, fall_back=fall_back))
 
     def start(self, chain: list[Upstream], *, fall_back: bool) -> Upstream:
-        """Count the request and return whom to ask first."""
-        self.route.budget.requests += 1
+        """Return whom to ask first."""
         self._waiting = iter(chain)
         self._fall_back = fall_back
         return next(self._waiting)

@@ -178,7 +178,7 @@ def test_a_ledger_says_how_upstreams_behave(policies: Path, tmp_path: Path, caps
 
 
 def test_what_a_trace_knows_is_not_assumed(policies: Path, tmp_path: Path, capsys: Out) -> None:
-    """Mooncake's blocks say what is cached; a table by header fits nothing; no word on baselines that were not asked."""
+    """Mooncake's blocks say what is cached; a table by header fits nothing; baselines not asked for are not told."""
     (policies / "quick.toml").write_text(
         'strategy = "fastest"\n[[when]]\nheader = { team = "x" }\ncandidates = ["a/m"]'
     )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ from proxy.log import Log
 from proxy.metrics import Metrics
 from proxy.registry import build
 from proxy.router import Walk
+from proxy.routes import Route
 from proxy.simulation.choice import Choice, Chooser
 from proxy.simulation.trace import Floats, Ints, Trace
 from proxy.simulation.world import Assumed, Behaviour, Fit, Luck
@@ -45,7 +46,18 @@ NOBODY: Final = "no_provider_available"
 _STEPS: Final = 200
 
 Progress = Callable[[int], object]
-_Event = tuple[float, int, int, Walk, Upstream, Attempt | None, UpstreamError | None]
+
+
+class _Plan(NamedTuple):
+    """What was decided when a request came."""
+
+    ask: Ask
+    route: Route
+    chain: list[Upstream]
+
+
+# When, which request, what happens; the attempt, None before it begins; when it speaks, None if never; what ends it.
+_Event = tuple[float, int, int, _Plan, Upstream, Attempt | None, float | None, UpstreamError | None]
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -147,6 +159,7 @@ class _Stage:
         self._tools = tools
         self._clock = clock
         self._heap: list[_Event] = []
+        self._walks: dict[int, Walk] = {}  # of requests that have had a fault
         self._asked = [decode_chat(_BODY % word, 0) for word in (b"false", b"true")]
         timeouts = choice.policy.timeouts
         self._first_by_s = (timeouts.answer_s, timeouts.first_event_s)
@@ -186,38 +199,37 @@ class _Stage:
         task = route.task or route.policy.task
         ask = Ask(now, stream, tokens, needs, most, prefix, route.learned_as, task)
         chain = self._chooser.chain(route, ask)
-        walk = Walk(self._asked[stream], ask, route, self._tools, "", None)
         if chain:
-            self._asks(request, walk, walk.start(chain, fall_back=True))
+            route.budget.requests += 1
+            self._asks(request, _Plan(ask, route, chain), chain[0], 0)
         else:
-            self._lost(request, walk, NOBODY)
+            self._lost(request, 0, NOBODY)
 
-    def _asks(self, request: int, walk: Walk, upstream: Upstream) -> None:
-        """Begin an attempt, and put its end into the heap."""
-        now = self._clock.now
+    def _asks(self, request: int, plan: _Plan, upstream: Upstream, asked: int) -> None:
+        """Begin an attempt, after `asked` others, and put its end into the heap."""
+        now, ask, behaviour = self._clock.now, plan.ask, self._behaviours[upstream.name]
         try:
-            upstream.provider.gate.enter(walk.ask.tokens)
+            upstream.provider.gate.enter(ask.tokens)
         except RateLimitError as full:
-            self._fails(request, walk, upstream, full)
+            self._fails(request, plan, upstream, full)
             return
-        attempt = Attempt(upstream, _RENDERED, self._tools, walk.ask)
-        behaviour = self._behaviours[upstream.name]
+        attempt = Attempt(upstream, _RENDERED, self._tools, ask)
         tokens = (round(self._trace.input[request] * behaviour.ratio), self._trace.output[request])
-        stream = walk.request.stream
-        first_s, whole_s, error = behaviour.answer(self._luck.of(request, walk.attempts), now, tokens, stream=stream)
+        first_s, whole_s, error = behaviour.answer(self._luck.of(request, asked), now, tokens, stream=ask.stream)
         most_s = self._trace.at[request] + self._total_s - now
-        begins_by_s = min(self._first_by_s[stream], most_s)
-        if (first_s if stream else whole_s) > begins_by_s:
+        begins_by_s = min(self._first_by_s[ask.stream], most_s)
+        if (first_s if ask.stream else whole_s) > begins_by_s:
             first_s = whole_s = begins_by_s
             error = UpstreamTimeoutError("a simulated answer came too late")
         elif whole_s > most_s:
             whole_s, error = most_s, UpstreamTimeoutError("a simulated answer took too long", code="deadline_exceeded")
-        speaks = stream and (error is None or first_s < whole_s)
-        if speaks:
-            heappush(self._heap, (now + first_s, request, _SPEAKS, walk, upstream, attempt, None))
-        if speaks or error is None:
+        speaks_at = now + first_s if ask.stream and (error is None or first_s < whole_s) else None
+        if speaks_at is not None or error is None:
             self._sends(request, behaviour, tokens[0], now)
-        heappush(self._heap, (now + whole_s, request, _ENDS, walk, upstream, attempt, error))
+        if speaks_at is not None and upstream.live.breaker.tripped:
+            # A probe's first word ends an outage for all others. Any other's is only noted, which its end can do.
+            heappush(self._heap, (speaks_at, request, _SPEAKS, plan, upstream, attempt, speaks_at, None))
+        heappush(self._heap, (now + whole_s, request, _ENDS, plan, upstream, attempt, speaks_at, error))
 
     def _sends(self, request: int, behaviour: Behaviour, tokens: int, now: float) -> None:
         result, blocks = self.result, self._trace.blocks
@@ -226,24 +238,29 @@ class _Stage:
             result.cached[request] = behaviour.cache.send(blocks[request], tokens, now)
 
     def _happens(self, event: _Event) -> None:
-        now, request, what, walk, upstream, attempt, error = event
-        self._clock.now = now
+        now, request, what, plan, upstream, attempt, speaks_at, error = event
         if attempt is None:
-            if upstream.rest(now) is None:
-                self._asks(request, walk, upstream)
-            else:
-                self._lost(request, walk, walk.failed[-1][1].kind)
-        elif what == _SPEAKS:
+            self._clock.now = now
+            self._asks_again(request, plan, upstream)
+            return
+        if speaks_at is not None:
+            self._clock.now = speaks_at
             attempt.speaks()
-            walk.speaking = True
-            self.result.first_ms[request] = (now - self._trace.at[request]) * 1000
-        elif error is None:
-            self._answers(request, walk, upstream, attempt)
+        self._clock.now = now
+        if what == _SPEAKS:
+            return
+        if speaks_at is not None:
+            self.result.first_ms[request] = (speaks_at - self._trace.at[request]) * 1000
+        if error is None:
+            self._answers(request, upstream, attempt)
+            return
+        attempt.close(error)
+        if speaks_at is None:
+            self._fails(request, plan, upstream, error)
         else:
-            attempt.close(error)
-            self._fails(request, walk, upstream, error)
+            self._lost(request, 1 + self._failed(request), error.kind)
 
-    def _answers(self, request: int, walk: Walk, upstream: Upstream, attempt: Attempt) -> None:
+    def _answers(self, request: int, upstream: Upstream, attempt: Attempt) -> None:
         result = self.result
         input, output, cached = result.input[request], self._trace.output[request], result.cached[request]
         if self._trace.blocks is None:
@@ -251,28 +268,51 @@ class _Stage:
         else:
             attempt.usage = self._behaviours[upstream.name].bill(input, output, cached)
         attempt.close(None)
-        self._over(request, walk.attempts + 1)
+        self._over(request, 1 + self._failed(request))
         result.by[request] = self._places[upstream.name]
         if attempt.usd is not None:
             result.usd[request] = attempt.usd
-        if not walk.request.stream:
+        if attempt.first_s is None:
             result.first_ms[request] = result.ms[request]
 
-    def _fails(self, request: int, walk: Walk, upstream: Upstream, error: UpstreamError) -> None:
-        following = None if walk.speaking else walk.after(upstream, error)
+    def _fails(self, request: int, plan: _Plan, upstream: Upstream, error: UpstreamError) -> None:
+        walk = self._walks.get(request) or self._walk(request, plan)
+        following = walk.after(upstream, error)
         if following is None:
-            self._lost(request, walk, error.kind)
+            self._lost(request, self._failed(request), error.kind)
             return
         pause_s = walk.pause_s(following, error)
         if pause_s:
-            heappush(self._heap, (self._clock.now + pause_s, request, _ASKS, walk, following, None, None))
+            again_at = self._clock.now + pause_s
+            heappush(self._heap, (again_at, request, _ASKS, plan, following, None, None, None))
         else:
-            self._asks(request, walk, following)
+            self._asks(request, plan, following, walk.attempts)
+
+    def _asks_again(self, request: int, plan: _Plan, upstream: Upstream) -> None:
+        """Ask an upstream that failed just now, unless it has begun to rest meanwhile."""
+        walk = self._walks[request]
+        if upstream.rest(self._clock.now) is None:
+            self._asks(request, plan, upstream, walk.attempts)
+        else:
+            self._lost(request, self._failed(request), walk.failed[-1][1].kind)
+
+    def _walk(self, request: int, plan: _Plan) -> Walk:
+        """Return the walk of a request whose first attempt has failed. To begin one for all was a tenth of a replay."""
+        now, self._clock.now = self._clock.now, self._trace.at[request]  # its timers run since it came
+        walk = self._walks[request] = Walk(self._asked[plan.ask.stream], plan.ask, plan.route, self._tools, "", None)
+        walk.start(plan.chain, fall_back=True)
+        self._clock.now = now
+        return walk
+
+    def _failed(self, request: int) -> int:
+        """Return how many upstreams were asked in vain for a request that is over."""
+        walk = self._walks.pop(request, None)
+        return 0 if walk is None else walk.attempts
 
     def _over(self, request: int, attempts: int) -> None:
         self.result.ms[request] = (self._clock.now - self._trace.at[request]) * 1000
         self.result.attempts[request] = attempts
 
-    def _lost(self, request: int, walk: Walk, kind: str) -> None:
-        self._over(request, walk.attempts + walk.speaking)
+    def _lost(self, request: int, attempts: int, kind: str) -> None:
+        self._over(request, attempts)
         self.result.lost[kind] += 1
