@@ -17,6 +17,7 @@ from proxy.policy import (
     STRATEGIES,
     Asked,
     Cache,
+    Expect,
     Fallback,
     Given,
     Latency,
@@ -176,6 +177,7 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "fallback": Fallback,
     "timeouts": Timeouts,
     "request": Asked,
+    "expect": Expect,
 }
 
 

@@ -42,6 +42,7 @@ def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
         {name: headers[name] for name in wanted if name in headers},
+        _word(headers, "x-sidecar-explain", "off", "on") == "on",
     )
 
 

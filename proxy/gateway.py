@@ -18,15 +18,16 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, PRICED, Decision, Excluded, Scored, decide_again
+from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
+from proxy.plan import Plan as Plan
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
-from proxy.when import Router, classify, fits
+from proxy.when import Router, classify
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
@@ -43,6 +44,7 @@ class Overrides(msgspec.Struct, frozen=True):
     """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
 
     `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    `explain`: the answer is to say why it comes from whom it does.
     """
 
     policy: str | None = None
@@ -51,6 +53,7 @@ class Overrides(msgspec.Struct, frozen=True):
     client_s: float | None = None
     batch: bool = False
     headers: dict[str, str] = {}
+    explain: bool = False
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -59,15 +62,6 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     number: int
     config: Config
     routes: Routes
-
-
-class Plan(msgspec.Struct, frozen=True, eq=False):
-    """A decision before anything is called."""
-
-    route: Route
-    strategy: str
-    ask: Ask
-    decision: Decision
 
 
 class Gateway:
@@ -100,6 +94,11 @@ class Gateway:
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan(route, strategy, ask, decide_again(route, strategy, ask), overrides.explain)
+
+    def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
+        """Return what decides on `request`. Raises ClientError."""
         routes = self.generation.routes
         if overrides.policy is None:
             route = routes.resolve(request.model)
@@ -125,22 +124,14 @@ class Gateway:
             route.learned_as,
             task,
         )
-        return Plan(route, strategy, ask, decide_again(route, strategy, ask))
+        return route, strategy, ask
 
     def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
         """Return the route that is for requests like this one, and their class."""
         if not route.whens and route.router is None:
             return route, route.policy.task
         routed = "" if route.router is None else self._routed(route, route.router, request)
-        found = next(
-            (
-                narrow
-                for when, narrow in route.whens
-                if fits(when, request.input_tokens, request.needs, overrides.headers, routed)
-            ),
-            route,
-        )
-        return found, found.task or routed or route.policy.task
+        return route.narrowed(request.input_tokens, request.needs, overrides.headers, routed)
 
     def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
         """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
@@ -172,26 +163,8 @@ class Gateway:
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
-        plan = self.plan(request, overrides)
-        parts, mode = PARTS[plan.strategy], plan.route.policy.unsupported_parameters
-        decision = plan.decision
-        refusals = {one.name: refusal(request, one, mode) for one in (*decision.chain, *map(_upstream, decision.order))}
-        able = [one for one in decision.order if refusals[one.upstream.name] is None]
-        unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
-        return {
-            "model": request.model,
-            "policy": plan.route.name,
-            "strategy": plan.strategy,
-            "order": [
-                {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in able
-            ],
-            "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
-            "excluded": [
-                *({"upstream": one.upstream.name, "reason": one.reason} for one in decision.excluded),
-                *unable,
-            ],
-        }
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan(route, strategy, ask, decide(route, strategy, ask)).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""
@@ -278,10 +251,6 @@ def changes(old: Config, new: Config) -> list[str]:
 
 def _prefix(request: ChatRequest) -> tuple[int, ...]:
     return prefix(request.raw, tools="tools" in request.needs)
-
-
-def _upstream(scored: Scored) -> Upstream:
-    return scored.upstream
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:

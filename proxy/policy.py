@@ -167,12 +167,13 @@ class When(_Row, frozen=True):
 
 
 class Given(_Row, frozen=True):
-    """The state of one upstream in a `[[test]]`."""
+    """The state of one upstream in a `[[test]]`. `warm` is how many tokens of the prompt its cache holds."""
 
     error: Kind | None = None
     down: bool = False
     p50_ms: Positive | None = None
     success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    warm: Count | None = None
 
 
 class Asked(_Row, frozen=True):
@@ -182,16 +183,33 @@ class Asked(_Row, frozen=True):
     needs: list[str] = []
     tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    header: dict[str, str] = {}
+    routed: str = ""
     strategy: Strategy | None = None
 
 
+class Expect(_Row, frozen=True):
+    """What a `[[test]]` expects, where a list of who is asked would say too much. All that is given must hold."""
+
+    first: Text | None = None
+    asked: list[str] = []
+    never: list[Text] = msgspec.field(default_factory=list, name="not")
+    usd_below: Positive | None = None
+    when: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class PolicyTest(_Row, frozen=True):
-    """`[[test]]`: with this state and request, these upstreams are asked, in this order."""
+    """`[[test]]`: with this state and request, these upstreams are asked, in this order, or what else is expected.
+
+    `budget` "spent": the policy's budget for attempts after a request's first is used up.
+    """
 
     name: Text
-    expect: list[str]
+    expect: list[str] | Expect
     given: dict[str, Given] = {}
     request: Asked = Asked()
+    budget: Literal["full", "spent"] = "full"
 
 
 class Policy(_Row, frozen=True):

@@ -114,6 +114,8 @@ def test_check_names_a_failing_test(directory: Path, capsys: Out) -> None:
 
     assert capsys.readouterr().out.splitlines() == [
         "test.toml: test 'second': expected p1/m, got p0/m",
+        "    - p1/m  2 of 2 by score 2, 0.00251 USD",
+        "    + p0/m  1 of 2 by score 1, 0.00126 USD",
         f"{directory}: 1 policies, 2 models, 2 tests, 1 failed",
     ]
 

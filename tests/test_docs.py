@@ -44,7 +44,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "require": policy.Require,
     "[fallback]": policy.Fallback,
     "[timeouts]": policy.Timeouts,
+    "[[when]]": policy.When,
     "[[test]]": policy.PolicyTest,
+    "expect": policy.Expect,
     "given": policy.Given,
     "request": policy.Asked,
 }
