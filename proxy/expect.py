@@ -20,6 +20,8 @@ from proxy.upstream import Upstream
 OUTPUT_TOKENS: Final = 256.0
 # Lengths scatter by as much as their mean: ten answers know it to a third.
 OUTPUT_WEIGHT: Final = 10.0
+# What counts before anything is known, in samples: so little that one answer by anybody is the prior of all.
+_FAINT: Final = 0.1
 UNKNOWN: Final = float("inf")
 
 
@@ -42,7 +44,7 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
     policy, prefix, now, tokens = ask.policy, ask.prefix, ask.now, ask.tokens
     learned = [one.live.learned for one in upstreams]
     known = [one.known(policy, now) for one in learned]
-    total, weight, lengths, answers = PRIOR_WEIGHT, PRIOR_WEIGHT, PRIOR_WEIGHT * OUTPUT_TOKENS, PRIOR_WEIGHT
+    total, weight, lengths, answers = _FAINT, _FAINT, _FAINT * OUTPUT_TOKENS, _FAINT
     for _, ratio, ratio_weight, output, output_weight, _ in known:
         total += ratio
         weight += ratio_weight

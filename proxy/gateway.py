@@ -95,7 +95,7 @@ class Gateway:
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
         route, strategy, ask = self._asked(request, overrides)
-        return Plan(route, strategy, ask, decide_again(route, strategy, ask), overrides.explain)
+        return Plan.made(route, strategy, ask, decide_again(route, strategy, ask), told=overrides.explain)
 
     def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
         """Return what decides on `request`. Raises ClientError."""
@@ -164,7 +164,7 @@ class Gateway:
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
         route, strategy, ask = self._asked(request, overrides)
-        return Plan(route, strategy, ask, decide(route, strategy, ask)).explain(request)
+        return Plan.made(route, strategy, ask, decide(route, strategy, ask), told=True).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""

@@ -18,13 +18,21 @@ _LISTED: Final = 4
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
-    """Whom to ask for a request. `told`: the client wants to know why, in a header."""
+    """Whom to ask for a request. `expected` is what the order was expected to come to, if the client wants to know why:
+    it is reckoned before the answer has taught anything.
+    """
 
     route: Route
     strategy: str
     ask: Ask
     decision: Decision
-    told: bool = False
+    expected: list[Expected] | None = None
+
+    @classmethod
+    def made(cls, route: Route, strategy: str, ask: Ask, decision: Decision, *, told: bool) -> "Plan":
+        """Return the plan of `decision`; `told` when the client wants to know why."""
+        expected = expect([one.upstream for one in decision.order], ask) if told else None
+        return cls(route, strategy, ask, decision, expected)
 
     def explain(self, request: ChatRequest) -> dict[str, object]:
         """Return the decision for `request` in words and numbers."""
@@ -32,7 +40,6 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         asked = dict.fromkeys((*decision.chain, *(one.upstream for one in decision.order)))
         refusals = {one.name: refusal(request, one, mode) for one in asked}
         unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
-        expected = expect([one.upstream for one in decision.order], self.ask)
         return {
             "model": request.model,
             "policy": self.route.name,
@@ -41,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
             "class": self.ask.task or None,
             "order": [
                 self._scored(one, comes)
-                for one, comes in zip(decision.order, expected, strict=True)
+                for one, comes in zip(decision.order, self.expected or (), strict=True)
                 if refusals[one.upstream.name] is None
             ],
             "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
@@ -51,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
             ],
         }
 
-    def header(self, upstream: Upstream | None) -> str:
+    def header(self, upstream: Upstream | None, expected: list[Expected]) -> str:
         """Return the value of `x-sidecar-decision`: why `upstream`, who answered or was tried last, was asked.
 
         The strategy; the class and `[[when]]`, if any; what the answer was expected to cost; its place in the order;
@@ -65,7 +72,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
             said.append(f"class {plain(self.ask.task)}")
         if upstream in order:
             place = order.index(upstream)
-            comes = expect(order, self.ask)[place]
+            comes = expected[place]
             said.append("usd unknown" if comes.usd == UNKNOWN else f"usd={comes.usd:.3g}")
             said.append(f"tokens={comes.input:.0f}+{comes.output:.0f}")
             if comes.cached:

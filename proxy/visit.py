@@ -59,8 +59,8 @@ class Visit:
         )
         if upstream is not None:
             lines += f"x-sidecar-upstream: {upstream.plain_name}\r\n"
-        if self.plan.told:
-            lines += f"x-sidecar-decision: {self.plan.header(upstream)}\r\n"
+        if self.plan.expected is not None:
+            lines += f"x-sidecar-decision: {self.plan.header(upstream, self.plan.expected)}\r\n"
         if answer is None:
             return lines
         if dropped := answer.attempt.dropped:
