@@ -32,6 +32,7 @@ from proxy.policy import (
     Timeouts,
     Unsupported,
     Weights,
+    When,
 )
 from proxy.problems import CATALOG as CATALOG
 from proxy.problems import PolicyError as PolicyError
@@ -178,12 +179,13 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "timeouts": Timeouts,
     "request": Asked,
     "expect": Expect,
+    "when": When,
 }
 
 
 def _keys(to: type[Any], path: str) -> tuple[str, ...]:
     """Return the keys that may stand at `path` of a `to`."""
-    fields: tuple[str, ...] = _TABLES.get(path, to).__struct_fields__
+    fields: tuple[str, ...] = _TABLES.get(path.partition("[")[0], to).__struct_encode_fields__
     return fields
 
 
@@ -211,11 +213,15 @@ def _scores(
     if file not in tables:
         problems.append(Problem(CATALOG, "scores", f"there is no {file!r} beside it{nearest(file, tables)}"))
         return {}
-    found = {
-        task: _convert(table, dict[str, Score], (file, f"[scores.{task}]"), problems)
-        for task, table in (_convert(tables.pop(file), _Scores, (file, ""), problems) or _Scores({})).scores.items()
-    }
-    return {task: scores for task, scores in found.items() if scores is not None}
+    listed = _convert(tables.pop(file), _Scores, (file, ""), problems)
+    return {} if listed is None else {task: _rated(file, task, rows, problems) for task, rows in listed.scores.items()}
+
+
+def _rated(file: str, task: str, rows: Any, problems: list[Problem]) -> dict[str, Score]:
+    """Convert the scores of one class, one by one, so that a message can name the upstream."""
+    named = _convert(rows, dict[str, Any], (file, f"scores.{task}"), problems) or {}
+    found = {name: _convert(score, Score, (file, f"scores.{task} {name!r}"), problems) for name, score in named.items()}
+    return {name: score for name, score in found.items() if score is not None}
 
 
 def _policy(file: str, table: dict[str, Any], problems: list[Problem]) -> Policy | None:

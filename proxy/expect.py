@@ -13,13 +13,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from proxy.ask import BLOCK_TOKENS, Ask
-from proxy.stats import PRIOR_WEIGHT
 from proxy.upstream import Upstream
 
 # The answers of published traces have 28 (code completion), 211 and 343 (chat) tokens on average.
 OUTPUT_TOKENS: Final = 256.0
-# Lengths scatter by as much as their mean: ten answers know it to a third.
-OUTPUT_WEIGHT: Final = 10.0
 # What counts before anything is known, in samples: so little that one answer by anybody is the prior of all.
 _FAINT: Final = 0.1
 UNKNOWN: Final = float("inf")
@@ -45,29 +42,35 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
     learned = [one.live.learned for one in upstreams]
     known = [one.known(policy, now) for one in learned]
     total, weight, lengths, answers = _FAINT, _FAINT, _FAINT * OUTPUT_TOKENS, _FAINT
-    for _, ratio, ratio_weight, output, output_weight, _ in known:
-        total += ratio
-        weight += ratio_weight
-        lengths += output
-        answers += output_weight
-    usual, length = PRIOR_WEIGHT * total / weight, OUTPUT_WEIGHT * lengths / answers
+    for one in known:
+        total += one[1]
+        weight += one[2]
+        lengths += one[5]
+        answers += one[6]
+    usual, length = total / weight, lengths / answers
     most, guess, found = ask.max_tokens or UNKNOWN, len(prefix), []
-    for one, knows, sums in zip(upstreams, learned, known, strict=True):
-        _, ratio, ratio_weight, output, output_weight, hit = sums
-        share = (ratio + usual) / (ratio_weight + PRIOR_WEIGHT)
-        says = (output + length) / (output_weight + OUTPUT_WEIGHT)
-        longest = one.row.max_output
+    for upstream, knows, sums in zip(upstreams, learned, known, strict=True):
+        _, _, _, ratio, ratio_chance, _, _, output, output_chance, hit = sums
+        # Twice the same, without a call: what lies within chance of the others is no difference; what lies beyond is
+        # believed as far as it does (James and Stein's estimate of 1961, its positive part).
+        differs = ratio - usual
+        square = differs * differs
+        share = usual if square <= ratio_chance else usual + differs * (1.0 - ratio_chance / square)
+        differs = output - length
+        square = differs * differs
+        says = length if square <= output_chance else length + differs * (1.0 - output_chance / square)
+        longest = upstream.row.max_output
         if says > most:
             says = most
         if longest is not None and says > longest:
             says = longest
-        rates, reads, cached = one.rates, tokens * share, 0.0
+        rates, reads, cached = upstream.rates, tokens * share, 0.0
         if rates is None:
             found.append((UNKNOWN, reads, 0.0, says))
             continue
         fresh, again, words = rates
         if prefix and again < fresh:
-            ttl_s, least = one.cache
+            ttl_s, least = upstream.cache
             warm = knows.warm.blocks(prefix, now - ttl_s, guess)
             if warm:
                 guess = warm

@@ -155,3 +155,48 @@ def test_balanced_weighs_the_cost_of_the_request() -> None:
 
     assert decide(asked, "balanced", ask(50_000)).chain[0] is reader
     assert decide(asked, "balanced", ask(100)).chain[0] is writer
+
+
+def said(one: Upstream, *lengths: int) -> None:
+    """Let it answer with these lengths, a second apart, up to NOW."""
+    for before, tokens in enumerate(lengths):
+        one.learn(Ask(NOW, tokens=1000, policy="p"), Usage(1000, tokens), None, NOW - before)
+
+
+def outputs(*upstreams: Upstream, after: float = 0.0) -> list[float]:
+    """The lengths that are expected of their answers, so many seconds later."""
+    return [one.output for one in expect(upstreams, Ask(NOW + after, tokens=1000, policy="p"))]
+
+
+def test_a_difference_that_may_be_chance_is_none() -> None:
+    """Lengths scatter: equals stay equal, and do not take turns as their means go up and down."""
+    one, other = priced("a/m"), priced("b/m")
+    said(one, *[500, 20, 900, 60, 300, 100] * 4)
+    said(other, *[400, 30, 800, 90, 100, 100] * 4)
+
+    first, second = outputs(one, other)
+
+    assert first == second
+    assert 200 < first < 350
+
+
+def test_one_long_answer_is_no_habit() -> None:
+    """Nor are two: ten times as long is taken for half as long again."""
+    one, other = priced("a/m"), priced("b/m")
+    said(one, 3000, 3000)
+    said(other, *[300, 400, 200] * 10)
+
+    assert outputs(one, other)[0] < 500
+
+
+def test_a_habit_shows_within_tens_of_answers_and_is_forgotten() -> None:
+    """Beyond chance it is believed as far as it lies beyond; who is not asked is like the others after a while."""
+    one, other = priced("a/m"), priced("b/m")
+    said(one, *[1000, 1400, 800, 1600] * 6)
+    said(other, *[300, 400, 200, 300] * 6)
+
+    long, short = outputs(one, other)
+    assert 1000 < long < 1200
+    assert 300 <= short < 420
+    later = outputs(one, other, after=9 * 300.0)
+    assert later[0] == later[1]
