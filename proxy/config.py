@@ -35,6 +35,7 @@ from proxy.policy import (
     Weights,
     When,
 )
+from proxy.prices import PRICES, Book, read
 from proxy.problems import CATALOG as CATALOG
 from proxy.problems import PolicyError as PolicyError
 from proxy.problems import Problem as Problem
@@ -55,12 +56,15 @@ class _Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole, valid directory. `digest` changes when any byte of any file does. `scores` are by class and upstream."""
+    """A whole, valid directory. `digest` changes when any byte of any file does. `prices` are those of models whose
+    rows have none, `scores` are by class and upstream.
+    """
 
     providers: dict[str, ProviderRow]
     models: dict[str, ModelRow]
     policies: dict[str, Policy]
     digest: str
+    prices: Book = Book()
     scores: dict[str, dict[str, Score]] = {}
 
 
@@ -68,14 +72,18 @@ _T = TypeVar("_T")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name. Raises PolicyError when it cannot be read."""
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
     try:
-        found = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+        found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"
         raise PolicyError([Problem(str(error.filename or directory), "", text)]) from None
     return files
+
+
+def _is_ours(name: str) -> bool:
+    return (name.endswith(".toml") and not name.startswith(".")) or name == PRICES
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -86,16 +94,17 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashed.hexdigest()
 
 
-def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
-    """Return the configuration in `files`; `catalog` stands in when they have none. Raises PolicyError with all
-    problems found.
+def load(files: Mapping[str, bytes], catalog: bytes | None = None, prices: bytes | None = None) -> Config:
+    """Return the configuration in `files`; `catalog` and `prices` stand in when they have none of their own. Raises
+    PolicyError with all problems found.
     """
     problems: list[Problem] = []
+    book = _book(files.get(PRICES, prices), problems)
     if CATALOG not in files and catalog is not None:
         files = {**files, CATALOG: catalog}
     if not files:
         problems.append(Problem("", "", "the directory has no .toml file"))
-    tables = {name: _parse(name, data, problems) for name, data in files.items()}
+    tables = {name: _parse(name, data, problems) for name, data in files.items() if name != PRICES}
     facts = _convert(tables.pop(CATALOG, None) or {}, _Catalog, (CATALOG, ""), problems) or _Catalog()
     providers = _rows(facts.provider, ProviderRow, "provider", problems)
     problems.extend(
@@ -108,7 +117,7 @@ def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
         policy = _policy(name, table, problems) if table else None
         if policy is not None:
             policies[name.removesuffix(".toml")] = policy
-    config = Config(providers, models, policies, digest(files), scores)
+    config = Config(providers, models, policies, digest(files), book, scores)
     if not any(problem.file == CATALOG for problem in problems):
         cross_check(config, problems)
     if problems:
@@ -122,11 +131,24 @@ def shipped() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "policies"
 
 
+def shipped_prices() -> bytes:
+    """Return the shipped price book. It is not among the policies: a copy of those shall not keep it from changing."""
+    return (Path(__file__).parent / PRICES).read_bytes()
+
+
 def load_directory(policies: Path | None) -> Config:
     """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
     own = shipped()
     files = read_files(policies or own)
-    return load(files, (own / CATALOG).read_bytes())
+    return load(files, (own / CATALOG).read_bytes(), shipped_prices())
+
+
+def _book(data: bytes | None, problems: list[Problem]) -> Book:
+    try:
+        return Book() if data is None else read(data)
+    except ValueError as error:
+        problems.append(Problem(PRICES, "", f"no price book: {error}"))
+        return Book()
 
 
 def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from proxy.upstream import Upstream
 # The answers of published traces have 28 (code completion), 211 and 343 (chat) tokens on average.
 OUTPUT_TOKENS: Final = 256.0
 # What counts before anything is known, in samples: so little that one answer by anybody is the prior of all.
-_FAINT: Final = 0.1
+_FAINT: Final = 0.01
 UNKNOWN: Final = float("inf")
 
 
@@ -45,35 +45,38 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
     for one in known:
         total += one[1]
         weight += one[2]
-        lengths += one[5]
-        answers += one[6]
+        lengths += one[6]
+        answers += one[7]
     usual, length = total / weight, lengths / answers
     most, guess, found = ask.max_tokens or UNKNOWN, len(prefix), []
     for upstream, knows, sums in zip(upstreams, learned, known, strict=True):
-        _, _, _, ratio, ratio_chance, _, _, output, output_chance, hit = sums
+        _, _, _, ratio, ratio_chance, ratio_few, _, _, output, output_chance, output_few, hit = sums
         # Twice the same, without a call: what lies within chance of the others is no difference; what lies beyond is
         # believed as far as it does (James and Stein's estimate of 1961, its positive part).
-        differs = ratio - usual
+        differs, chance = ratio - usual, ratio_chance + ratio_few * usual * usual
         square = differs * differs
-        share = usual if square <= ratio_chance else usual + differs * (1.0 - ratio_chance / square)
-        differs = output - length
+        share = usual if square <= chance else usual + differs * (1.0 - chance / square)
+        differs, chance = output - length, output_chance + output_few * length * length
         square = differs * differs
-        says = length if square <= output_chance else length + differs * (1.0 - output_chance / square)
+        says = length if square <= chance else length + differs * (1.0 - chance / square)
         longest = upstream.row.max_output
         if says > most:
             says = most
         if longest is not None and says > longest:
             says = longest
-        rates, reads, cached = upstream.rates, tokens * share, 0.0
-        if rates is None:
+        reads, cached = tokens * share, 0.0
+        if not upstream.rates:
             found.append((UNKNOWN, reads, 0.0, says))
             continue
-        fresh, again, words = rates
+        for above, fresh, again, words, request in upstream.rates:  # noqa: B007  # the last one is for all
+            if reads > above:
+                break
         if prefix and again < fresh:
             ttl_s, least = upstream.cache
             warm = knows.warm.blocks(prefix, now - ttl_s, guess)
             if warm:
                 guess = warm
                 cached = min(warm * BLOCK_TOKENS * share * hit, reads) if warm * BLOCK_TOKENS >= least else 0.0
-        found.append((reads * fresh - cached * (fresh - again) + says * words, reads, cached, says))
+        usd = reads * fresh - cached * (fresh - again) + says * words + request
+        found.append((usd, reads, cached, says))
     return found

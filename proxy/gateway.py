@@ -18,6 +18,8 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
+from proxy.ledger import Entry, Page
+from proxy.log import short
 from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
@@ -44,7 +46,7 @@ class Overrides(msgspec.Struct, frozen=True):
     """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
 
     `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
-    `explain`: the answer is to say why it comes from whom it does.
+    `explain`: the answer is to say why it comes from whom it does. `tag` is for the ledger.
     """
 
     policy: str | None = None
@@ -54,6 +56,7 @@ class Overrides(msgspec.Struct, frozen=True):
     batch: bool = False
     headers: dict[str, str] = {}
     explain: bool = False
+    tag: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -89,8 +92,17 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.reprice()
         self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
+
+    def reprice(self) -> None:
+        """Look at prices again that change with the day or the hour. Costs next to nothing when none does."""
+        registry, now = self.generation.routes.registry, self.tools.wall()
+        changed = {provider.name for provider in registry.providers.values() if provider.tariff.tick(now)}
+        for upstream in registry if changed else ():
+            if upstream.provider.name in changed:
+                upstream.reprice()
 
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
@@ -145,7 +157,10 @@ class Gateway:
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
+        walk = kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
+        if self.tools.ledger is not None:
+            walk.page = Page(self.tools.ledger, head_of(request, plan.route, request_id, overrides.tag))
+        return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
@@ -232,6 +247,20 @@ class Gateway:
         if kinds <= {"rate_limit", "quota"}:
             return RateLimitError(text, retry_after_s=wait_s)
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
+
+
+def head_of(request: ChatRequest, route: Route, request_id: str, tag: str | None) -> Entry:
+    """Return what the ledger's entries of one request have in common."""
+    return Entry(
+        id=request_id,
+        policy=route.name,
+        model=short(request.model),
+        tag=tag,
+        stream=request.stream,
+        needs=sorted(request.needs),
+        estimate=request.input_tokens,
+        max_tokens=request.max_tokens or None,
+    )
 
 
 def changes(old: Config, new: Config) -> list[str]:

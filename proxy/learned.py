@@ -19,8 +19,8 @@ _NEVER: Final = float("-inf")
 # Sums are faded anew when they are this old, or when something was learned: powers are what costs, and a second is a
 # quarter of a percent.
 _FRESH_S: Final = 1.0
-# Sum, weight, mean and chance where there are no samples.
-_NOTHING: Final = (0.0, 0.0, 0.0, float("inf"))
+# Sum, weight, mean, chance and few where there are no samples.
+_NOTHING: Final = (0.0, 0.0, 0.0, 0.0, float("inf"))
 # Before samples have shown how they scatter: lengths by as much as their mean, tokens per byte by a few percent.
 _LENGTHS: Final = 1.0
 _RATIOS: Final = 0.1
@@ -74,8 +74,9 @@ class Warm:
 class Known(NamedTuple):
     """What is known of an upstream for one policy at some moment; `until` is when it is to be asked again.
 
-    Of each mean: the sum and the weight of its samples, itself, and the square of a difference that may be chance,
-    infinite without samples. Flat, as every ranking reads it of every candidate.
+    Of each mean: the sum and the weight of its samples, itself, and what difference from others may be chance: its
+    square is up to `chance` and `few` times the square of their mean. Flat, as every ranking reads it of every
+    candidate.
     """
 
     until: float
@@ -83,10 +84,12 @@ class Known(NamedTuple):
     ratio_weight: float
     ratio: float
     ratio_chance: float
+    ratio_few: float
     output_total: float
     output_weight: float
     output: float
     output_chance: float
+    output_few: float
     hit: float
 
 
@@ -144,12 +147,15 @@ class Learned:
             self.hits.add(min(usage.cached / (due * BLOCK_TOKENS * ratio), 1.0), now)
 
 
-def _seen(samples: Decayed, now: float, scatter: float) -> tuple[float, float, float, float]:
-    """Return what `samples` say; they are taken to scatter by this share of their mean until they have shown."""
+def _seen(samples: Decayed, now: float, scatter: float) -> tuple[float, float, float, float, float]:
+    """Return what `samples` say. They are taken to scatter as they have shown, and the fewer they are the more by
+    `scatter`, a share of the means that are compared.
+    """
     total, weight = samples.left(now)
     if not weight:
         return _NOTHING
     mean = total / weight
     variance = max(0.0, samples.square / samples.weight - mean * mean)
-    blended = (variance * weight + (scatter * mean) ** 2 * PRIOR_WEIGHT) / (weight + PRIOR_WEIGHT)
-    return total, weight, mean, _ERRORS**2 * blended / weight
+    error = _ERRORS**2 / (weight + PRIOR_WEIGHT)
+    few = error * scatter**2 * PRIOR_WEIGHT / weight
+    return total, weight, mean, error * variance + few * mean * mean, few

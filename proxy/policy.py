@@ -35,13 +35,38 @@ class Limits(_Row, frozen=True):
     concurrency: Count | None = None
 
 
-class Price(_Row, frozen=True):
-    """USD per million tokens. `cached_input` None: cached tokens cost what others do."""
+class Tier(_Row, frozen=True, omit_defaults=True):
+    """What all tokens of a request cost once its input is `above` so many tokens. None: as below it."""
+
+    above: Count
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+
+
+class Price(_Row, frozen=True, omit_defaults=True):
+    """USD per million tokens; `request` and `search` are USD each. None: like what the tokens are part of.
+
+    `cached_input`, `cache_write` and `audio_input` are parts of the input, `cache_write_1h` of `cache_write`,
+    `cached_audio` of `cached_input`, `reasoning`, `audio_output` and `image_output` of the output. `search` is for a
+    web search that the provider ran. The last of the `tiers` that a request's input exceeds holds.
+    """
 
     input: NotNegative
     output: NotNegative
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+    reasoning: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    cached_audio: NotNegative | None = None
+    image_output: NotNegative | None = None
+    request: NotNegative = 0.0
+    search: NotNegative = 0.0
+    tiers: list[Tier] = []
 
 
 class Latency(_Row, frozen=True):

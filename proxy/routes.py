@@ -120,7 +120,7 @@ def _router(name: str, router: str | None) -> Router | None:
 
 def _caches(candidates: tuple[Upstream, ...]) -> float:
     """Return the shortest prompt that one of several candidates reads again at a lower price; infinite for none."""
-    priced = [one.cache[1] for one in candidates if one.rates is not None and one.rates.cached < one.rates.input]
+    priced = [one.cache[1] for one in candidates if any(rates.cached < rates.input for rates in one.rates)]
     return min(priced, default=_NEVER) if len(candidates) > 1 else _NEVER
 
 

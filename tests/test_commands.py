@@ -203,8 +203,8 @@ def test_models_lists_what_can_be_asked_for(directory: Path, capsys: Out) -> Non
 
     assert capsys.readouterr().out.splitlines() == [
         "test     policy  cheapest  in order",
-        "p0/m     on      $1 in, $1 out per Mtok, quality 5",
-        "p1/m     off     $2 in, $2 out per Mtok, quality 6",
+        "p0/m     on      $1 in, $1 out per Mtok (catalog), quality 5",
+        "p1/m     off     $2 in, $2 out per Mtok (catalog), quality 6",
         "p0/free  on      price unknown",
     ]
 

@@ -39,6 +39,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "cache": policy.Cache,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
+    "tiers": policy.Tier,
     "latency": policy.Latency,
     "A policy file": policy.Policy,
     "weights": policy.Weights,

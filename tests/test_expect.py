@@ -180,13 +180,17 @@ def test_a_difference_that_may_be_chance_is_none() -> None:
     assert 200 < first < 350
 
 
-def test_one_long_answer_is_no_habit() -> None:
-    """Nor are two: ten times as long is taken for half as long again."""
+@pytest.mark.parametrize("few", [(3000,), (3000, 3000), (5,), (5, 5)])
+def test_an_answer_or_two_are_no_habit(few: tuple[int, ...]) -> None:
+    """Long or short: that happens."""
     one, other = priced("a/m"), priced("b/m")
-    said(one, 3000, 3000)
+    said(one, *few)
     said(other, *[300, 400, 200] * 10)
 
-    assert outputs(one, other)[0] < 500
+    first, second = outputs(one, other)
+
+    assert first == pytest.approx(second, rel=0.55)
+    assert outputs(one, priced("c/m"))[0] == outputs(one, priced("c/m"))[1]
 
 
 def test_a_habit_shows_within_tens_of_answers_and_is_forgotten() -> None:

@@ -89,8 +89,8 @@ def test_lengths_are_learned_by_policy_and_only_from_whole_answers() -> None:
     learned.learn(Ask(0, tokens=10, policy="p"), Usage(10, 400), 1.0, TTL_S)
     learned.learn(Ask(0, tokens=10, policy="p"), Usage(10, 4), 1.0, TTL_S, whole=False)
 
-    assert learned.known("p", 1.0)[5:8] == (400, 1, 400)
-    assert learned.known("q", 1.0)[5:8] == (0, 0, 0)
+    assert learned.known("p", 1.0)[6:9] == (400, 1, 400)
+    assert learned.known("q", 1.0)[6:9] == (0, 0, 0)
 
 
 def test_what_is_known_is_fresh() -> None:

@@ -82,7 +82,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         finish=finish,
         usage=usage,
     )
-    return Reply(encoded, usage, finish)
+    return Reply(encoded, usage, finish, answer.model)
 
 
 def decode(line: bytes) -> Line:
