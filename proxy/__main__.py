@@ -84,24 +84,6 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs that look at the catalog."""
-    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
-        _policies(verbs.add_parser(verb, help=text))
-    probe = verbs.add_parser("probe", help="make one tiny real call to a provider, and say what is wrong with it")
-    _policies(probe)
-    probe.add_argument("provider", metavar="PROVIDER", help="a provider of the catalog")
-    probe.add_argument(
-        "--model", metavar="ID", help="the provider's name of a model (default: its first in the catalog)"
-    )
-    probe.add_argument("--stream", action="store_true", help="ask for a stream")
-
-    login = verbs.add_parser("login", help="log in to a provider that offers it, to get a key")
-    _policies(login)
-    login.add_argument("provider", metavar="PROVIDER", help="a provider with a [provider.login] in the catalog")
-    login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
-
-
 def _usage(usage: argparse.ArgumentParser) -> None:
     usage.add_argument(
         "ledger", nargs="?", type=Path, default=_LEDGER, help=f"a ledger's directory or file (./{_LEDGER})"
@@ -120,6 +102,24 @@ def _usage(usage: argparse.ArgumentParser) -> None:
     form = usage.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
     form.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs that look at the catalog."""
+    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
+        _policies(verbs.add_parser(verb, help=text))
+    probe = verbs.add_parser("probe", help="make one tiny real call to a provider, and say what is wrong with it")
+    _policies(probe)
+    probe.add_argument("provider", metavar="PROVIDER", help="a provider of the catalog")
+    probe.add_argument(
+        "--model", metavar="ID", help="the provider's name of a model (default: its first in the catalog)"
+    )
+    probe.add_argument("--stream", action="store_true", help="ask for a stream")
+
+    login = verbs.add_parser("login", help="log in to a provider that offers it, to get a key")
+    _policies(login)
+    login.add_argument("provider", metavar="PROVIDER", help="a provider with a [provider.login] in the catalog")
+    login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:

@@ -37,8 +37,6 @@ POLL_S: Final = 1.0
 COMING_S: Final = 0.5
 # How old the numbers may be that one worker tells of another.
 PUBLISH_S: Final = 1.0
-# How much of the ledger a power cut may cost.
-SYNC_S: Final = 1.0
 # So many providers that are off are named at the start.
 _LISTED: Final = 5
 # In demo mode an unchanged app keeps its model name, whatever it is; made-up names still get their 404.
@@ -124,7 +122,7 @@ class App:
         if self.peers.workers > 1:
             self._tasks.append(asyncio.create_task(self._publish()))
         if self.ledger is not None:
-            self._tasks.append(asyncio.create_task(self._sync(self.ledger)))
+            self._tasks.append(asyncio.create_task(self.ledger.keep_synced()))
 
     def lines(self) -> list[str]:
         """Return the start-up lines for a person."""
@@ -270,12 +268,6 @@ class App:
         while True:
             self.peers.publish(self.metrics, self.gateway.flying())
             await asyncio.sleep(PUBLISH_S)
-
-    async def _sync(self, ledger: Ledger) -> None:
-        """Bring the ledger to the disk, beside the event loop: that takes milliseconds."""
-        while True:
-            await asyncio.sleep(SYNC_S)
-            await asyncio.to_thread(ledger.sync)
 
     def check_files(self) -> None:
         """Reload if the policy files have changed since they were last looked at."""

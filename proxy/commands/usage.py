@@ -13,7 +13,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from math import exp, log
+from math import exp, floor, log
 from typing import Final
 
 import msgspec
@@ -95,7 +95,7 @@ class Tally:
             self.good += good
             self.cancelled += entry.outcome == "cancelled"
         if good:
-            bucket = int(log(max(entry.ms, 0.001)) / _STEP)
+            bucket = floor(log(max(entry.ms, 0.001)) / _STEP)
             self.ms[bucket] = self.ms.get(bucket, 0) + 1
 
     def take_in(self, other: "Tally") -> None:
