@@ -215,8 +215,15 @@ class Delta(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | None = None
 
 
-def encode_completion(
-    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
+def encode_completion(  # noqa: PLR0913  # the fields of the object, by name
+    *,
+    id: str,
+    model: str,
+    created: int,
+    message: Message,
+    finish: str,
+    usage: Usage | None,
+    logprobs: object = None,
 ) -> bytes:
     """Return a whole `chat.completion` object with one choice."""
     completion: dict[str, object] = {
@@ -224,7 +231,7 @@ def encode_completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
     }
     if usage is not None:
         completion["usage"] = usage_object(usage)
@@ -241,9 +248,9 @@ class ChunkWriter:
         self._head = b"data: " + msgspec.json.encode(head)[:-1]
         self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
-    def delta(self, delta: Delta, finish: str | None = None, index: int = 0) -> bytes:
+    def delta(self, delta: Delta, finish: str | None = None, index: int = 0, logprobs: object = None) -> bytes:
         """Return one event with one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def usage(self, usage: Usage) -> bytes:

@@ -49,6 +49,12 @@ class Counts(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
+class StopDetails(msgspec.Struct):
+    """Why the model refused, in words."""
+
+    explanation: Any = None
+
+
 class Block(msgspec.Struct):
     """A content block or a delta of one; only the types we read have these fields with these meanings."""
 
@@ -62,6 +68,7 @@ class Block(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"{}")
     partial_json: Any = None
     stop_reason: Any = None
+    stop_details: StopDetails | None = None
 
 
 class Answer(msgspec.Struct):
@@ -72,6 +79,7 @@ class Answer(msgspec.Struct):
     model: str | None = None
     content: list[Block] | None = None
     stop_reason: str | None = None
+    stop_details: StopDetails | None = None
     usage: Counts | None = None
 
 
@@ -125,6 +133,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message.content = "".join(answers[:1] or texts) or (None if calls else "")
     message.think("".join(thoughts), details)
+    message.refusal = refusal_in(answer.stop_details) or None
     if calls:
         message.tool_calls = calls
     finish = finish_word(answer.stop_reason, called=bool(calls))
@@ -161,6 +170,11 @@ def fault_in(body: bytes) -> UpstreamError:
 def thought_of(block: Block) -> Thought:
     """Return what is known of a thinking block."""
     return Thought(text_of(block.thinking), text_of(block.signature), text_of(block.data))
+
+
+def refusal_in(details: StopDetails | None) -> str:
+    """Return the words with which the model refused; "" for none."""
+    return "" if details is None else text_of(details.explanation)
 
 
 def finish_word(reason: str | None, *, called: bool) -> str:
