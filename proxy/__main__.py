@@ -9,10 +9,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 from proxy import __version__
 from proxy.config import PolicyError
 from proxy.log import tell
+
+# Where a ledger is unless said otherwise.
+_LEDGER: Final = Path("ledger")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +72,55 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
+    _catalog(verbs)
+    _usage(verbs.add_parser("usage", help="tell what a ledger says was asked, and what it cost"))
     _simulate(verbs.add_parser("simulate", help="replay recorded traffic through policies: what they would have cost"))
 
-    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
-        _policies(verbs.add_parser(verb, help=text))
+    prices = verbs.add_parser("prices", help="tell which price book is used, or write a new one")
+    _policies(prices)
+    prices.add_argument(
+        "--update", type=Path, metavar="DIR", help="write DIR/prices.json from the installed genai-prices"
+    )
     verbs.add_parser("version", help="print the version")
     return whole
+
+
+def _usage(usage: argparse.ArgumentParser) -> None:
+    usage.add_argument(
+        "ledger", nargs="?", type=Path, default=_LEDGER, help=f"a ledger's directory or file (./{_LEDGER})"
+    )
+    usage.add_argument(
+        "--by", default="upstream", metavar="KEYS", help="any of day,policy,upstream,tag,model (upstream)"
+    )
+    usage.add_argument(
+        "--since", metavar="TIME", help="from this day or time on, as 2026-11-25 or 2026-11-25T13:00 (UTC)"
+    )
+    usage.add_argument("--until", metavar="TIME", help="until the end of this day, or before this time")
+    usage.add_argument(
+        "--baseline", metavar="UPSTREAM", help="and what the same tokens would have cost at provider/model"
+    )
+    _policies(usage)
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs that look at the catalog."""
+    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
+        _policies(verbs.add_parser(verb, help=text))
+    probe = verbs.add_parser("probe", help="make one tiny real call to a provider, and say what is wrong with it")
+    _policies(probe)
+    probe.add_argument("provider", metavar="PROVIDER", help="a provider of the catalog")
+    probe.add_argument(
+        "--model", metavar="ID", help="the provider's name of a model (default: its first in the catalog)"
+    )
+    probe.add_argument("--stream", action="store_true", help="ask for a stream")
+
+    login = verbs.add_parser("login", help="log in to a provider that offers it, to get a key")
+    _policies(login)
+    login.add_argument("provider", metavar="PROVIDER", help="a provider with a [provider.login] in the catalog")
+    login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:
@@ -92,6 +139,14 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help="requests at once in a process (5000, or what open files allow)",
+    )
+    serve.add_argument(
+        "--ledger",
+        type=Path,
+        nargs="?",
+        const=_LEDGER,
+        metavar="DIR",
+        help=f"keep a record of every attempt in files there; without DIR in ./{_LEDGER} (default: none)",
     )
     serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")

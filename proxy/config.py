@@ -17,10 +17,12 @@ from proxy.policy import (
     STRATEGIES,
     Asked,
     Cache,
+    Expect,
     Fallback,
     Given,
     Latency,
     Limits,
+    Login,
     ModelRow,
     Policy,
     PolicyTest,
@@ -31,7 +33,9 @@ from proxy.policy import (
     Timeouts,
     Unsupported,
     Weights,
+    When,
 )
+from proxy.prices import PRICES, Book, read
 from proxy.problems import CATALOG as CATALOG
 from proxy.problems import PolicyError as PolicyError
 from proxy.problems import Problem as Problem
@@ -52,12 +56,15 @@ class _Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole, valid directory. `digest` changes when any byte of any file does. `scores` are by class and upstream."""
+    """A whole, valid directory. `digest` changes when any byte of any file does. `prices` are those of models whose
+    rows have none, `scores` are by class and upstream.
+    """
 
     providers: dict[str, ProviderRow]
     models: dict[str, ModelRow]
     policies: dict[str, Policy]
     digest: str
+    prices: Book = Book()
     scores: dict[str, dict[str, Score]] = {}
 
 
@@ -65,14 +72,18 @@ _T = TypeVar("_T")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name. Raises PolicyError when it cannot be read."""
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
     try:
-        found = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+        found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"
         raise PolicyError([Problem(str(error.filename or directory), "", text)]) from None
     return files
+
+
+def _is_ours(name: str) -> bool:
+    return (name.endswith(".toml") and not name.startswith(".")) or name == PRICES
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -83,16 +94,17 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashed.hexdigest()
 
 
-def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
-    """Return the configuration in `files`; `catalog` stands in when they have none. Raises PolicyError with all
-    problems found.
+def load(files: Mapping[str, bytes], catalog: bytes | None = None, prices: bytes | None = None) -> Config:
+    """Return the configuration in `files`; `catalog` and `prices` stand in when they have none of their own. Raises
+    PolicyError with all problems found.
     """
     problems: list[Problem] = []
+    book = _book(files.get(PRICES, prices), problems)
     if CATALOG not in files and catalog is not None:
         files = {**files, CATALOG: catalog}
     if not files:
         problems.append(Problem("", "", "the directory has no .toml file"))
-    tables = {name: _parse(name, data, problems) for name, data in files.items()}
+    tables = {name: _parse(name, data, problems) for name, data in files.items() if name != PRICES}
     facts = _convert(tables.pop(CATALOG, None) or {}, _Catalog, (CATALOG, ""), problems) or _Catalog()
     providers = _rows(facts.provider, ProviderRow, "provider", problems)
     problems.extend(
@@ -105,7 +117,7 @@ def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
         policy = _policy(name, table, problems) if table else None
         if policy is not None:
             policies[name.removesuffix(".toml")] = policy
-    config = Config(providers, models, policies, digest(files), scores)
+    config = Config(providers, models, policies, digest(files), book, scores)
     if not any(problem.file == CATALOG for problem in problems):
         cross_check(config, problems)
     if problems:
@@ -119,11 +131,24 @@ def shipped() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "policies"
 
 
+def shipped_prices() -> bytes:
+    """Return the shipped price book. It is not among the policies: a copy of those shall not keep it from changing."""
+    return (Path(__file__).parent / PRICES).read_bytes()
+
+
 def load_directory(policies: Path | None) -> Config:
     """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
     own = shipped()
     files = read_files(policies or own)
-    return load(files, (own / CATALOG).read_bytes())
+    return load(files, (own / CATALOG).read_bytes(), shipped_prices())
+
+
+def _book(data: bytes | None, problems: list[Problem]) -> Book:
+    try:
+        return Book() if data is None else read(data)
+    except ValueError as error:
+        problems.append(Problem(PRICES, "", f"no price book: {error}"))
+        return Book()
 
 
 def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:
@@ -167,6 +192,7 @@ def _explain(text: str, to: type[Any]) -> str:
 
 
 _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "login": Login,
     "limits": Limits,
     "cache": Cache,
     "price": Price,
@@ -176,12 +202,14 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "fallback": Fallback,
     "timeouts": Timeouts,
     "request": Asked,
+    "expect": Expect,
+    "when": When,
 }
 
 
 def _keys(to: type[Any], path: str) -> tuple[str, ...]:
     """Return the keys that may stand at `path` of a `to`."""
-    fields: tuple[str, ...] = _TABLES.get(path, to).__struct_fields__
+    fields: tuple[str, ...] = _TABLES.get(path.partition("[")[0], to).__struct_encode_fields__
     return fields
 
 
@@ -209,11 +237,15 @@ def _scores(
     if file not in tables:
         problems.append(Problem(CATALOG, "scores", f"there is no {file!r} beside it{nearest(file, tables)}"))
         return {}
-    found = {
-        task: _convert(table, dict[str, Score], (file, f"[scores.{task}]"), problems)
-        for task, table in (_convert(tables.pop(file), _Scores, (file, ""), problems) or _Scores({})).scores.items()
-    }
-    return {task: scores for task, scores in found.items() if scores is not None}
+    listed = _convert(tables.pop(file), _Scores, (file, ""), problems)
+    return {} if listed is None else {task: _rated(file, task, rows, problems) for task, rows in listed.scores.items()}
+
+
+def _rated(file: str, task: str, rows: Any, problems: list[Problem]) -> dict[str, Score]:
+    """Convert the scores of one class, one by one, so that a message can name the upstream."""
+    named = _convert(rows, dict[str, Any], (file, f"scores.{task}"), problems) or {}
+    found = {name: _convert(score, Score, (file, f"scores.{task} {name!r}"), problems) for name, score in named.items()}
+    return {name: score for name, score in found.items() if score is not None}
 
 
 def _policy(file: str, table: dict[str, Any], problems: list[Problem]) -> Policy | None:

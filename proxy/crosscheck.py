@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from proxy.policy import FEATURES, ModelRow, Policy, ProviderRow
+from proxy.policy import FEATURES, Expect, ModelRow, Policy, ProviderRow
 from proxy.problems import CATALOG, Problem, matching, nearest
 
 # What a request is, and not how it is to be answered.
@@ -25,16 +25,7 @@ class Files(Protocol):
 
 def cross_check(files: Files, problems: list[Problem]) -> None:
     """Add what is wrong with `files` as a whole to `problems`."""
-    for model in files.models.values():
-        if model.provider not in files.providers:
-            text = f"no provider {model.provider!r}{nearest(model.provider, files.providers)}"
-            problems.append(Problem(CATALOG, f"model {model.id!r}", text))
-        _check_features(CATALOG, f"model {model.id!r}: features", model.features or (), problems)
-        problems.extend(
-            Problem(CATALOG, f"model {model.id!r}: unsupported", f"{name!r} is no parameter; see features")
-            for name in model.unsupported
-            if name in _ESSENTIAL
-        )
+    _check_models(files, problems)
     _check_scores(files, problems)
     for name, policy in files.policies.items():
         file = f"{name}.toml"
@@ -48,10 +39,27 @@ def cross_check(files: Files, problems: list[Problem]) -> None:
             problems.append(Problem(file, "weights", "at least one weight must be above zero"))
         for test in policy.test:
             _check_features(file, f"test {test.name!r}: needs", test.request.needs, problems)
+            if isinstance(test.expect, Expect) and (test.expect.when or 0) > len(policy.when):
+                text = f"the policy has {len(policy.when)} [[when]] tables"
+                problems.append(Problem(file, f"test {test.name!r}: expect.when", text))
         for where, upstream in _named(policy):
             if upstream not in files.models:
                 text = f"no upstream {upstream!r} in the catalog{nearest(upstream, files.models)}"
                 problems.append(Problem(file, where, text))
+
+
+def _check_models(files: Files, problems: list[Problem]) -> None:
+    """Look at what models say of providers, features and parameters."""
+    for model in files.models.values():
+        if model.provider not in files.providers:
+            text = f"no provider {model.provider!r}{nearest(model.provider, files.providers)}"
+            problems.append(Problem(CATALOG, f"model {model.id!r}", text))
+        _check_features(CATALOG, f"model {model.id!r}: features", model.features or (), problems)
+        problems.extend(
+            Problem(CATALOG, f"model {model.id!r}: unsupported", f"{name!r} is no parameter; see features")
+            for name in model.unsupported
+            if name in _ESSENTIAL
+        )
 
 
 def _check_whens(file: str, policy: Policy, files: Files, problems: list[Problem]) -> None:
@@ -91,5 +99,7 @@ def _named(policy: Policy) -> Iterable[tuple[str, str]]:
         for upstream in (primary, *chain):
             yield f"fallback.chain {primary!r}", upstream
     for test in policy.test:
-        for upstream in (*test.given, *test.expect):
+        expect = test.expect
+        listed = expect if isinstance(expect, list) else (*expect.asked, *expect.never, *filter(None, [expect.first]))
+        for upstream in (*test.given, *listed):
             yield f"test {test.name!r}", upstream

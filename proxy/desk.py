@@ -12,6 +12,7 @@ from proxy.admission import Admission
 from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
+from proxy.ledger import tag
 from proxy.room import Room
 from proxy.wire import decode_chat
 
@@ -42,6 +43,8 @@ def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
         {name: headers[name] for name in wanted if name in headers},
+        _word(headers, "x-sidecar-explain", "off", "on") == "on",
+        tag(headers.get("x-sidecar-tag")),
     )
 
 

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from proxy.ask import BLOCK_TOKENS, Ask
-from proxy.stats import PRIOR_WEIGHT
 from proxy.upstream import Upstream
 
 # The answers of published traces have 28 (code completion), 211 and 343 (chat) tokens on average.
 OUTPUT_TOKENS: Final = 256.0
-# Lengths scatter by as much as their mean: ten answers know it to a third.
-OUTPUT_WEIGHT: Final = 10.0
+# What counts before anything is known, in samples: so little that one answer by anybody is the prior of all.
+_FAINT: Final = 0.01
 UNKNOWN: Final = float("inf")
 
 
@@ -42,33 +41,42 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
     policy, prefix, now, tokens = ask.policy, ask.prefix, ask.now, ask.tokens
     learned = [one.live.learned for one in upstreams]
     known = [one.known(policy, now) for one in learned]
-    total, weight, lengths, answers = PRIOR_WEIGHT, PRIOR_WEIGHT, PRIOR_WEIGHT * OUTPUT_TOKENS, PRIOR_WEIGHT
-    for _, ratio, ratio_weight, output, output_weight, _ in known:
-        total += ratio
-        weight += ratio_weight
-        lengths += output
-        answers += output_weight
-    usual, length = PRIOR_WEIGHT * total / weight, OUTPUT_WEIGHT * lengths / answers
+    total, weight, lengths, answers = _FAINT, _FAINT, _FAINT * OUTPUT_TOKENS, _FAINT
+    for one in known:
+        total += one[1]
+        weight += one[2]
+        lengths += one[6]
+        answers += one[7]
+    usual, length = total / weight, lengths / answers
     most, guess, found = ask.max_tokens or UNKNOWN, len(prefix), []
-    for one, knows, sums in zip(upstreams, learned, known, strict=True):
-        _, ratio, ratio_weight, output, output_weight, hit = sums
-        share = (ratio + usual) / (ratio_weight + PRIOR_WEIGHT)
-        says = (output + length) / (output_weight + OUTPUT_WEIGHT)
-        longest = one.row.max_output
+    for upstream, knows, sums in zip(upstreams, learned, known, strict=True):
+        _, _, _, ratio, ratio_chance, ratio_few, _, _, output, output_chance, output_few, hit = sums
+        # Twice the same, without a call: what lies within chance of the others is no difference; what lies beyond is
+        # believed as far as it does (James and Stein's estimate of 1961, its positive part).
+        differs, chance = ratio - usual, ratio_chance + ratio_few * usual * usual
+        square = differs * differs
+        share = usual if square <= chance else usual + differs * (1.0 - chance / square)
+        differs, chance = output - length, output_chance + output_few * length * length
+        square = differs * differs
+        says = length if square <= chance else length + differs * (1.0 - chance / square)
+        longest = upstream.row.max_output
         if says > most:
             says = most
         if longest is not None and says > longest:
             says = longest
-        rates, reads, cached = one.rates, tokens * share, 0.0
-        if rates is None:
+        reads, cached = tokens * share, 0.0
+        if not upstream.rates:
             found.append((UNKNOWN, reads, 0.0, says))
             continue
-        fresh, again, words = rates
+        for above, fresh, again, words, request in upstream.rates:  # noqa: B007  # the last one is for all
+            if reads > above:
+                break
         if prefix and again < fresh:
-            ttl_s, least = one.cache
+            ttl_s, least = upstream.cache
             warm = knows.warm.blocks(prefix, now - ttl_s, guess)
             if warm:
                 guess = warm
                 cached = min(warm * BLOCK_TOKENS * share * hit, reads) if warm * BLOCK_TOKENS >= least else 0.0
-        found.append((reads * fresh - cached * (fresh - again) + says * words, reads, cached, says))
+        usd = reads * fresh - cached * (fresh - again) + says * words + request
+        found.append((usd, reads, cached, says))
     return found

@@ -18,15 +18,18 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, PRICED, Decision, Excluded, Scored, decide_again
+from proxy.ledger import Entry, Page
+from proxy.log import short
+from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
+from proxy.plan import Plan as Plan
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
-from proxy.when import Router, classify, fits
+from proxy.when import Router, classify
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
@@ -43,6 +46,7 @@ class Overrides(msgspec.Struct, frozen=True):
     """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
 
     `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    `explain`: the answer is to say why it comes from whom it does. `tag` is for the ledger.
     """
 
     policy: str | None = None
@@ -51,6 +55,8 @@ class Overrides(msgspec.Struct, frozen=True):
     client_s: float | None = None
     batch: bool = False
     headers: dict[str, str] = {}
+    explain: bool = False
+    tag: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -59,15 +65,6 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     number: int
     config: Config
     routes: Routes
-
-
-class Plan(msgspec.Struct, frozen=True, eq=False):
-    """A decision before anything is called."""
-
-    route: Route
-    strategy: str
-    ask: Ask
-    decision: Decision
 
 
 class Gateway:
@@ -95,11 +92,25 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.reprice()
         self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
 
+    def reprice(self) -> None:
+        """Look at prices again that change with the day or the hour. Costs next to nothing when none does."""
+        registry, now = self.generation.routes.registry, self.tools.wall()
+        changed = {provider.name for provider in registry.providers.values() if provider.tariff.tick(now)}
+        for upstream in registry if changed else ():
+            if upstream.provider.name in changed:
+                upstream.reprice()
+
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan.made(route, strategy, ask, decide_again(route, strategy, ask), told=overrides.explain)
+
+    def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
+        """Return what decides on `request`. Raises ClientError."""
         routes = self.generation.routes
         if overrides.policy is None:
             route = routes.resolve(request.model)
@@ -125,22 +136,14 @@ class Gateway:
             route.learned_as,
             task,
         )
-        return Plan(route, strategy, ask, decide_again(route, strategy, ask))
+        return route, strategy, ask
 
     def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
         """Return the route that is for requests like this one, and their class."""
         if not route.whens and route.router is None:
             return route, route.policy.task
         routed = "" if route.router is None else self._routed(route, route.router, request)
-        found = next(
-            (
-                narrow
-                for when, narrow in route.whens
-                if fits(when, request.input_tokens, request.needs, overrides.headers, routed)
-            ),
-            route,
-        )
-        return found, found.task or routed or route.policy.task
+        return route.narrowed(request.input_tokens, request.needs, overrides.headers, routed)
 
     def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
         """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
@@ -154,7 +157,10 @@ class Gateway:
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
+        walk = kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
+        if self.tools.ledger is not None:
+            walk.page = Page(self.tools.ledger, head_of(request, plan.route, request_id, overrides.tag))
+        return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
@@ -172,26 +178,8 @@ class Gateway:
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
-        plan = self.plan(request, overrides)
-        parts, mode = PARTS[plan.strategy], plan.route.policy.unsupported_parameters
-        decision = plan.decision
-        refusals = {one.name: refusal(request, one, mode) for one in (*decision.chain, *map(_upstream, decision.order))}
-        able = [one for one in decision.order if refusals[one.upstream.name] is None]
-        unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
-        return {
-            "model": request.model,
-            "policy": plan.route.name,
-            "strategy": plan.strategy,
-            "order": [
-                {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in able
-            ],
-            "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
-            "excluded": [
-                *({"upstream": one.upstream.name, "reason": one.reason} for one in decision.excluded),
-                *unable,
-            ],
-        }
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan.made(route, strategy, ask, decide(route, strategy, ask), told=True).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""
@@ -261,6 +249,20 @@ class Gateway:
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
 
 
+def head_of(request: ChatRequest, route: Route, request_id: str, tag: str | None) -> Entry:
+    """Return what the ledger's entries of one request have in common."""
+    return Entry(
+        id=request_id,
+        policy=route.name,
+        model=short(request.model),
+        tag=tag,
+        stream=request.stream,
+        needs=sorted(request.needs),
+        estimate=request.input_tokens,
+        max_tokens=request.max_tokens or None,
+    )
+
+
 def changes(old: Config, new: Config) -> list[str]:
     """Return what differs between two configurations, one line per thing added, changed or gone."""
     lines = []
@@ -278,10 +280,6 @@ def changes(old: Config, new: Config) -> list[str]:
 
 def _prefix(request: ChatRequest) -> tuple[int, ...]:
     return prefix(request.raw, tools="tools" in request.needs)
-
-
-def _upstream(scored: Scored) -> Upstream:
-    return scored.upstream
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from proxy.ask import BLOCK_TOKENS, Ask
-from proxy.stats import Decayed
+from proxy.stats import PRIOR_WEIGHT, Decayed
 from proxy.wire import Usage
 
 # Blocks remembered per upstream, the oldest go first: five minutes of one request of 12 000 tokens every third of a
@@ -19,6 +19,15 @@ _NEVER: Final = float("-inf")
 # Sums are faded anew when they are this old, or when something was learned: powers are what costs, and a second is a
 # quarter of a percent.
 _FRESH_S: Final = 1.0
+# Sum, weight, mean, chance and few where there are no samples.
+_NOTHING: Final = (0.0, 0.0, 0.0, 0.0, float("inf"))
+# Before samples have shown how they scatter: lengths by as much as their mean, tokens per byte by a few percent.
+_LENGTHS: Final = 1.0
+_RATIOS: Final = 0.1
+# Lengths scatter so much that a mean of thirty is off by a fifth; of two hundred, by a fourteenth.
+_MOST_LENGTHS: Final = 200.0
+# A difference of fewer standard errors may be chance.
+_ERRORS: Final = 2.0
 # What no estimate can be wrong by; beyond it the report is, or the prompt is no text.
 _WILDEST: Final = 8.0
 
@@ -63,15 +72,24 @@ class Warm:
 
 
 class Known(NamedTuple):
-    """What is known of an upstream for one policy, at some moment: sums and weights of samples, to be blended with what
-    is known of others. `hit` is blended already. `until` is when it is to be asked again.
+    """What is known of an upstream for one policy at some moment; `until` is when it is to be asked again.
+
+    Of each mean: the sum and the weight of its samples, itself, and what difference from others may be chance: its
+    square is up to `chance` and `few` times the square of their mean. Flat, as every ranking reads it of every
+    candidate.
     """
 
     until: float
-    ratio: float
+    ratio_total: float
     ratio_weight: float
-    output: float
+    ratio: float
+    ratio_chance: float
+    ratio_few: float
+    output_total: float
     output_weight: float
+    output: float
+    output_chance: float
+    output_few: float
     hit: float
 
 
@@ -99,9 +117,8 @@ class Learned:
         return kept
 
     def _sums(self, outputs: Decayed | None, now: float) -> Known:
-        ratio, weight = self.ratio.left(now)
-        output, outputs_weight = (0.0, 0.0) if outputs is None else outputs.left(now)
-        return Known(now + _FRESH_S, ratio, weight, output, outputs_weight, self.hits.mean(now, 1.0))
+        output = _NOTHING if outputs is None else _seen(outputs, now, _LENGTHS)
+        return Known(now + _FRESH_S, *_seen(self.ratio, now, _RATIOS), *output, self.hits.mean(now, 1.0))
 
     def learn(self, ask: Ask, usage: Usage | None, now: float, ttl_s: float, *, whole: bool = True) -> None:
         """Take in one answer to `ask`: what it reported (None: nothing), and whether it was `whole`.
@@ -116,7 +133,7 @@ class Learned:
         if usage is not None and usage.output and whole:
             output = self.outputs.get(ask.policy)
             if output is None:
-                output = self.outputs[ask.policy] = Decayed()
+                output = self.outputs[ask.policy] = Decayed(most=_MOST_LENGTHS)
             output.add(float(usage.output), now)
         if ask.prefix:
             self.warm.touch(ask.prefix, now)
@@ -128,3 +145,17 @@ class Learned:
         due = self.warm.blocks(ask.prefix, now - ttl_s, len(ask.prefix)) if ask.prefix else 0
         if due:
             self.hits.add(min(usage.cached / (due * BLOCK_TOKENS * ratio), 1.0), now)
+
+
+def _seen(samples: Decayed, now: float, scatter: float) -> tuple[float, float, float, float, float]:
+    """Return what `samples` say. They are taken to scatter as they have shown, and the fewer they are the more by
+    `scatter`, a share of the means that are compared.
+    """
+    total, weight = samples.left(now)
+    if not weight:
+        return _NOTHING
+    mean = total / weight
+    variance = max(0.0, samples.square / samples.weight - mean * mean)
+    error = _ERRORS**2 / (weight + PRIOR_WEIGHT)
+    few = error * scatter**2 * PRIOR_WEIGHT / weight
+    return total, weight, mean, error * variance + few * mean * mean, few

@@ -9,6 +9,7 @@ Each process has files of its own, a new one each day (UTC) and whenever one is 
 are only ever appended to: pack, move or delete those of yesterday as you like.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,6 +22,8 @@ from typing import Final
 import msgspec
 
 MAX_BYTES: Final = 128 << 20
+# How much of the ledger a power cut may cost, seconds.
+SYNC_S: Final = 1.0
 _DAY_S: Final = 86_400
 # After a file could not be opened, that is not tried again for so many seconds.
 _AGAIN_S: Final = 1.0
@@ -147,6 +150,12 @@ class Ledger:
             for one in full:
                 os.close(one)
             self._synced = written
+
+    async def keep_synced(self) -> None:
+        """Bring to the disk what was written, again and again, beside the event loop."""
+        while True:
+            await asyncio.sleep(SYNC_S)
+            await asyncio.to_thread(self.sync)
 
     def close(self) -> None:
         """Bring all to the disk and close."""

@@ -35,13 +35,38 @@ class Limits(_Row, frozen=True):
     concurrency: Count | None = None
 
 
-class Price(_Row, frozen=True):
-    """USD per million tokens. `cached_input` None: cached tokens cost what others do."""
+class Tier(_Row, frozen=True, omit_defaults=True):
+    """What all tokens of a request cost once its input is `above` so many tokens. None: as below it."""
+
+    above: Count
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+
+
+class Price(_Row, frozen=True, omit_defaults=True):
+    """USD per million tokens; `request` and `search` are USD each. None: like what the tokens are part of.
+
+    `cached_input`, `cache_write` and `audio_input` are parts of the input, `cache_write_1h` of `cache_write`,
+    `cached_audio` of `cached_input`, `reasoning`, `audio_output` and `image_output` of the output. `search` is for a
+    web search that the provider ran. The last of the `tiers` that a request's input exceeds holds.
+    """
 
     input: NotNegative
     output: NotNegative
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+    reasoning: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    cached_audio: NotNegative | None = None
+    image_output: NotNegative | None = None
+    request: NotNegative = 0.0
+    search: NotNegative = 0.0
+    tiers: list[Tier] = []
 
 
 class Latency(_Row, frozen=True):
@@ -58,8 +83,22 @@ class Cache(_Row, frozen=True):
     min_tokens: Count = 1024
 
 
+class Login(_Row, frozen=True):
+    """How `llm-sidecar login` gets a key: OAuth's device login (RFC 8628).
+
+    `client_id` is public; "env:VARIABLE" reads it from there.
+    """
+
+    client_id: Text
+    device_url: Text
+    token_url: Text
+    scope: str = ""
+
+
 class ProviderRow(_Row, frozen=True):
     """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is.
+
+    With `login` a person can log in; that serves where no `api_key` is found.
 
     `on_disconnect` says what becomes of an answer whose client has left: it is broken off, or read to its end.
     """
@@ -68,6 +107,7 @@ class ProviderRow(_Row, frozen=True):
     base_url: Text
     adapter: Text = "openai"
     api_key: str | list[str] | None = None
+    login: Login | None = None
     limits: Limits = Limits()
     headers: dict[str, str] = {}
     quirks: list[str] = []
@@ -167,12 +207,13 @@ class When(_Row, frozen=True):
 
 
 class Given(_Row, frozen=True):
-    """The state of one upstream in a `[[test]]`."""
+    """The state of one upstream in a `[[test]]`. `warm` is how many tokens of the prompt its cache holds."""
 
     error: Kind | None = None
     down: bool = False
     p50_ms: Positive | None = None
     success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    warm: Count | None = None
 
 
 class Asked(_Row, frozen=True):
@@ -182,16 +223,33 @@ class Asked(_Row, frozen=True):
     needs: list[str] = []
     tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    header: dict[str, str] = {}
+    routed: str = ""
     strategy: Strategy | None = None
 
 
+class Expect(_Row, frozen=True):
+    """What a `[[test]]` expects, where a list of who is asked would say too much. All that is given must hold."""
+
+    first: Text | None = None
+    asked: list[str] = []
+    never: list[Text] = msgspec.field(default_factory=list, name="not")
+    usd_below: Positive | None = None
+    when: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class PolicyTest(_Row, frozen=True):
-    """`[[test]]`: with this state and request, these upstreams are asked, in this order."""
+    """`[[test]]`: with this state and request, these upstreams are asked, in this order, or what else is expected.
+
+    `budget` "spent": the policy's budget for attempts after a request's first is used up.
+    """
 
     name: Text
-    expect: list[str]
+    expect: list[str] | Expect
     given: dict[str, Given] = {}
     request: Asked = Asked()
+    budget: Literal["full", "spent"] = "full"
 
 
 class Policy(_Row, frozen=True):

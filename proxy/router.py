@@ -20,6 +20,7 @@ from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.ask import Ask
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.ledger import Page
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -52,6 +53,7 @@ class Walk:
         "attempts",
         "failed",
         "left",
+        "page",
         "request",
         "request_id",
         "route",
@@ -68,6 +70,7 @@ class Walk:
         self.route = route
         self.tools = tools
         self.request_id = request_id
+        self.page: Page | None = None
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
         self.speaking = False  # another one was asked and has answered
@@ -173,6 +176,8 @@ class Walk:
 
     def _told(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told when `error` was the last."""
+        if self.page is not None:
+            self.page.settle()
         # An upstream that was never asked has not answered: the last one that was asked has.
         told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
         told.metadata = self._history()
@@ -187,7 +192,7 @@ class Walk:
         else:
             rendered = parameters.render(request, upstream, mode)
         provider.gate.enter(request.input_tokens)
-        attempt = Attempt(upstream, rendered, self.tools, self.ask)
+        attempt = Attempt(upstream, rendered, self.tools, self.ask, self.page)
         timing.start_attempt()
         received = None
         began = self.tools.clock()
@@ -247,7 +252,7 @@ class Walk:
         body = reply.body
         if request.stream:
             body = _reframed(body, include_usage=request.include_usage)
-        attempt.usage = reply.usage
+        attempt.usage, attempt.answered = reply.usage, reply.model
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 

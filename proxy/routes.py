@@ -4,6 +4,7 @@ In this order: a policy; a name that a policy's `answers` matches (exact before 
 "provider/id"; "provider/<any id>"; a bare id: every upstream that offers it, or else the only provider that is on.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,7 @@ from proxy.config import Config, PolicyError, Problem, matching
 from proxy.policy import Policy, Require, When
 from proxy.registry import Registry, made_up
 from proxy.upstream import LONGEST_NAME, Upstream
-from proxy.when import Router, load, words
+from proxy.when import Router, fits, load, words
 
 # Names a client made up are remembered up to this many, and to LONGEST_NAME (80 names of 4 MB took 700 MB); others
 # are looked up anew each time.
@@ -48,6 +49,16 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     when: str = ""
     task: str = ""
     ranked: dict[tuple[object, ...], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
+
+    def narrowed(
+        self, tokens: int, needs: frozenset[str], headers: Mapping[str, str], routed: str
+    ) -> tuple["Route", str]:
+        """Return the route for such requests, that of the first `[[when]]` that fits or this one, and their class.
+
+        `headers` by names in small letters; `routed` is what a learned router has called the request, "" for nothing.
+        """
+        narrow = next((narrow for when, narrow in self.whens if fits(when, tokens, needs, headers, routed)), self)
+        return narrow, narrow.task or routed or self.policy.task
 
     @property
     def learned_as(self) -> str:
@@ -109,7 +120,7 @@ def _router(name: str, router: str | None) -> Router | None:
 
 def _caches(candidates: tuple[Upstream, ...]) -> float:
     """Return the shortest prompt that one of several candidates reads again at a lower price; infinite for none."""
-    priced = [one.cache[1] for one in candidates if one.rates is not None and one.rates.cached < one.rates.input]
+    priced = [one.cache[1] for one in candidates if any(rates.cached < rates.input for rates in one.rates)]
     return min(priced, default=_NEVER) if len(candidates) > 1 else _NEVER
 
 

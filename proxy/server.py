@@ -225,8 +225,7 @@ class Sidecar:
             client.fail(visit.head(), visit.error)
         finally:
             # No await here: a client that has all it wanted may cancel us, and the books must close first.
-            if isinstance(visit.answer, StreamAnswer):
-                visit.answer.close()
+            visit.close()
             visit.record(self.tools)
 
     async def _outlive(self, client: Client, visit: Visit, said: Overrides) -> None:
@@ -270,6 +269,7 @@ class Sidecar:
                 raise
             visit.error = shutting_down()
         visit.status = 200
+        visit.close()
         client.end(visit.error)
 
     async def _go_on(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:

@@ -26,13 +26,15 @@ _Z99: Final = 2.326
 
 
 class Decayed:
-    """A weight that halves every HALF_LIFE_S, with sums that halve along. `at` is when it was last added to, to a
-    second; NEVER before the first time.
+    """A weight of `most` at most that halves every HALF_LIFE_S, with sums that halve along.
+
+    `at` is when it was last added to, to a second; NEVER before the first time.
     """
 
-    __slots__ = ("_mean", "_prior", "_since", "_until", "at", "square", "total", "weight")
+    __slots__ = ("_mean", "_most", "_prior", "_since", "_until", "at", "square", "total", "weight")
 
-    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = NEVER) -> None:
+    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = NEVER, most: float = MAX_WEIGHT) -> None:
+        self._most = most
         self.weight = weight
         self.total = total
         self.square = 0.0
@@ -46,8 +48,8 @@ class Decayed:
         if now - self.at > _STEP_S:
             self._keep(self.fade(now))
             self.at = now
-        if self.weight > MAX_WEIGHT - 1.0:
-            self._keep((MAX_WEIGHT - 1.0) / self.weight)
+        if self.weight > self._most - 1.0:
+            self._keep((self._most - 1.0) / self.weight)
         self.weight += 1.0
         self.total += value
         self.square += value * value

@@ -19,6 +19,7 @@ from proxy.keys import Access
 from proxy.learned import Learned
 from proxy.log import plain
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
+from proxy.prices import Book, Rates, Tariff, cost, rates
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, NEVER, Stats
 from proxy.wire import Usage
 
@@ -174,18 +175,29 @@ class Credential(NamedTuple):
 
 class Provider:
     """One account at one provider. Its keys take turns; `parked` are those that it refuses whatever they are for.
-    `sign` signs its requests, None in a language that does not.
+    `sign` signs its requests, None in a language that does not. `tariff` is what its models cost.
     """
 
-    __slots__ = ("_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row", "sign")
+    __slots__ = (
+        "_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row", "sign", "tariff",
+    )  # fmt: skip
 
-    def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, made_up: "MadeUp") -> None:
+    def __init__(
+        self,
+        row: ProviderRow,
+        adapter: Adapter,
+        access: Access,
+        gate: Gate,
+        made_up: MadeUp,
+        tariff: Tariff | None = None,
+    ) -> None:
         self.row = row
         self.name = row.name
         self.adapter = adapter
         self.access = access
         self.gate = gate
         self.made_up = made_up
+        self.tariff = tariff or Tariff(Book(), row.name, access.base_url, {})
         # Not handed on: whoever changes a key, or asks for a reload, wants to see it tried.
         self.parked = Parking()
         common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
@@ -199,22 +211,11 @@ class Provider:
         return self.credentials[self._turn]
 
 
-class Rates(NamedTuple):
-    """USD per token, as a request's expected cost is reckoned with."""
-
-    input: float
-    cached: float
-    output: float
-
-    @classmethod
-    def of(cls, price: Price) -> "Rates":
-        """Return the rates of `price`."""
-        cached = price.input if price.cached_input is None else price.cached_input
-        return cls(price.input / 1e6, cached / 1e6, price.output / 1e6)
-
-
 class Upstream:
-    """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up."""
+    """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up.
+
+    `price` is the catalog's or else the price book's, None when unknown; `usd_per_mtok` is its blend.
+    """
 
     __slots__ = (
         "cache",
@@ -223,6 +224,7 @@ class Upstream:
         "live",
         "name",
         "plain_name",
+        "price",
         "provider",
         "quality",
         "rates",
@@ -250,9 +252,11 @@ class Upstream:
         self.scores = scores or {}
         self.features = None if row.features is None else frozenset(row.features)
         self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output, provider.name)
-        self.usd_per_mtok = None if row.price is None else blend(row.price)
         self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
-        self.rates = None if row.price is None else Rates.of(row.price)
+        self.price: Price | None = None
+        self.usd_per_mtok: float | None = None
+        self.rates: list[Rates] = []
+        self.reprice()
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
@@ -308,16 +312,16 @@ class Upstream:
     def _parked(self, key: str, now: float) -> Rest | None:
         return self.live.parked.rest(key, now) or self.provider.parked.rest(key, now)
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """Return what `usage` costs here; None when the price is unknown."""
-        price = self.row.price
-        if price is None:
-            return None
-        cached = price.input if price.cached_input is None else price.cached_input
-        write = price.input if price.cache_write is None else price.cache_write
-        plain = max(0, usage.input - usage.cached - usage.cache_write)
-        spent = plain * price.input + usage.cached * cached + usage.cache_write * write + usage.output * price.output
-        return spent / 1e6
+    def reprice(self) -> None:
+        """Look up the price again."""
+        self.price = self.row.price or self.provider.tariff.quote(self.row.id).price
+        self.usd_per_mtok = None if self.price is None else blend(self.price)
+        self.rates = [] if self.price is None else rates(self.price)
+
+    def cost_usd(self, usage: Usage, answered: str | None = None) -> float | None:
+        """Return what `usage` costs here when the upstream calls itself `answered`; None when the price is unknown."""
+        price = self.row.price or self.provider.tariff.quote(self.row.id, answered).price
+        return None if price is None else cost(price, usage)
 
 
 def blend(price: Price) -> float:

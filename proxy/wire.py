@@ -12,8 +12,10 @@ import msgspec
 
 from proxy import splice
 from proxy.errors import ClientError
+from proxy.usage import MOST_TOKENS, Number, Usage, counted, parse_usage, usage_object
 
-Number = int | float
+# Part of the language, and told by it: whoever reads answers has them from here.
+__all__ = ("MOST_TOKENS", "Number", "Usage", "counted", "parse_usage", "usage_object")
 
 
 class ResponseMode(Enum):
@@ -175,67 +177,6 @@ def _invalid(error: msgspec.ValidationError) -> ClientError:
     return ClientError(f"{message}: '{param}'" if param else message, param=param, code=code)
 
 
-# ---- usage ------------------------------------------------------------------------------------------------------
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one answer as OpenAI counts: `input` includes `cached` and `cache_write`, `output` `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Number | None = 0
-    cache_write_tokens: Number | None = 0
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Number | None = 0
-
-
-class _RawUsage(msgspec.Struct):
-    prompt_tokens: Number | None = 0
-    completion_tokens: Number | None = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-_usage: Final = msgspec.json.Decoder(_RawUsage)
-
-
-def parse_usage(raw: msgspec.Raw) -> Usage | None:
-    """Return OpenAI's `usage` object in normal form; None for null and for what cannot be anybody's usage."""
-    try:
-        usage = _usage.decode(raw)
-    except msgspec.DecodeError:
-        return None
-    prompt = usage.prompt_tokens_details or _PromptDetails()
-    completion = usage.completion_tokens_details or _CompletionDetails()
-    details = prompt.cached_tokens, prompt.cache_write_tokens, completion.reasoning_tokens
-    return counted(usage.prompt_tokens, usage.completion_tokens, *details)
-
-
-def counted(*found: Number | None) -> Usage | None:
-    """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
-    counts = [int(count or 0) for count in found]
-    return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
-
-
-def usage_object(usage: Usage) -> dict[str, object]:
-    """Return `usage` as OpenAI's object."""
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
-
-
 # ---- answer, for languages that are translated ------------------------------------------------------------------
 
 
@@ -274,8 +215,15 @@ class Delta(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | None = None
 
 
-def encode_completion(
-    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
+def encode_completion(  # noqa: PLR0913  # the fields of the object, by name
+    *,
+    id: str,
+    model: str,
+    created: int,
+    message: Message,
+    finish: str,
+    usage: Usage | None,
+    logprobs: object = None,
 ) -> bytes:
     """Return a whole `chat.completion` object with one choice."""
     completion: dict[str, object] = {
@@ -283,7 +231,7 @@ def encode_completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
     }
     if usage is not None:
         completion["usage"] = usage_object(usage)
@@ -300,9 +248,9 @@ class ChunkWriter:
         self._head = b"data: " + msgspec.json.encode(head)[:-1]
         self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
-    def delta(self, delta: Delta, finish: str | None = None, index: int = 0) -> bytes:
+    def delta(self, delta: Delta, finish: str | None = None, index: int = 0, logprobs: object = None) -> bytes:
         """Return one event with one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def usage(self, usage: Usage) -> bytes:

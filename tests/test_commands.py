@@ -73,7 +73,7 @@ def test_help_lists_every_verb(capsys: Out) -> None:
     """Help is no error, and names all that can be done."""
     assert misuse("--help") == 0
     text = capsys.readouterr().out
-    for verb in ("serve", "demo", "run", "check", "explain", "models", "providers", "version"):
+    for verb in ("serve", "demo", "run", "check", "explain", "models", "providers", "probe", "login", "version"):
         assert f"\n    {verb}" in text
         assert misuse(verb, "--help") == 0
 
@@ -114,6 +114,8 @@ def test_check_names_a_failing_test(directory: Path, capsys: Out) -> None:
 
     assert capsys.readouterr().out.splitlines() == [
         "test.toml: test 'second': expected p1/m, got p0/m",
+        "    - p1/m  2 of 2 by score 2, 0.00251 USD",
+        "    + p0/m  1 of 2 by score 1, 0.00126 USD",
         f"{directory}: 1 policies, 2 models, 2 tests, 1 failed",
     ]
 
@@ -201,8 +203,8 @@ def test_models_lists_what_can_be_asked_for(directory: Path, capsys: Out) -> Non
 
     assert capsys.readouterr().out.splitlines() == [
         "test     policy  cheapest  in order",
-        "p0/m     on      $1 in, $1 out per Mtok, quality 5",
-        "p1/m     off     $2 in, $2 out per Mtok, quality 6",
+        "p0/m     on      $1 in, $1 out per Mtok (catalog), quality 5",
+        "p1/m     off     $2 in, $2 out per Mtok (catalog), quality 6",
         "p0/free  on      price unknown",
     ]
 
@@ -215,10 +217,10 @@ def test_providers_says_who_is_on(directory: Path, capsys: Out, monkeypatch: pyt
     assert main(argv) == 0
 
     assert capsys.readouterr().out.splitlines() == [
-        "p0  on   no key needed  (1 models)",
-        "p1  off  set P1_KEY to use it  (1 models)",
-        "p0  on   no key needed  (1 models)",
-        "p1  on   P1_KEY  (1 models)",
+        "p0  on   openai  1 model  127.0.0.1:9  no key needed",
+        "p1  off  openai  1 model  127.0.0.1:9  set P1_KEY to use it",
+        "p0  on  openai  1 model  127.0.0.1:9  no key needed",
+        "p1  on  openai  1 model  127.0.0.1:9  P1_KEY",
     ]
 
 

@@ -34,17 +34,21 @@ SOURCES = [
 CLASSES: list[type[errors.ProxyError]] = [errors.ProxyError, errors.ClientError, *errors.BY_KIND.values()]
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[[provider]]": policy.ProviderRow,
+    "login": policy.Login,
     "limits": policy.Limits,
     "cache": policy.Cache,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
+    "tiers": policy.Tier,
     "latency": policy.Latency,
     "A policy file": policy.Policy,
     "weights": policy.Weights,
     "require": policy.Require,
     "[fallback]": policy.Fallback,
     "[timeouts]": policy.Timeouts,
+    "[[when]]": policy.When,
     "[[test]]": policy.PolicyTest,
+    "expect": policy.Expect,
     "given": policy.Given,
     "request": policy.Asked,
 }
