@@ -159,7 +159,7 @@ class Gateway:
         kind = HedgedWalk if plan.route.hedges else Walk
         walk = kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
         if self.tools.ledger is not None:
-            walk.page = Page(self.tools.ledger, head_of(request, plan.route, request_id, overrides.tag))
+            walk.page = Page(self.tools.ledger, head_of(request, plan, request_id, overrides.tag))
         return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
@@ -249,17 +249,18 @@ class Gateway:
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
 
 
-def head_of(request: ChatRequest, route: Route, request_id: str, tag: str | None) -> Entry:
+def head_of(request: ChatRequest, plan: Plan, request_id: str, tag: str | None) -> Entry:
     """Return what the ledger's entries of one request have in common."""
     return Entry(
         id=request_id,
-        policy=route.name,
+        policy=plan.route.name,
         model=short(request.model),
         tag=tag,
         stream=request.stream,
         needs=sorted(request.needs),
         estimate=request.input_tokens,
         max_tokens=request.max_tokens or None,
+        prefix=list(plan.ask.prefix),
     )
 
 

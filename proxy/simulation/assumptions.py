@@ -18,7 +18,7 @@ def assumptions(world: World, choices: Sequence[Choice]) -> list[str]:
         *trace.notes,
         "Requests come when they came, whatever becomes of others; clients neither retry nor leave.",
         "Every upstream of the catalog counts as on, whatever keys this machine has.",
-        _prices(unpriced),
+        _prices(config.prices.name, unpriced),
         _latency(used, world.fits),
         _faults(world),
         _cache(world),
@@ -37,8 +37,8 @@ def assumptions(world: World, choices: Sequence[Choice]) -> list[str]:
     return [*lines, *_baselines(choices)]
 
 
-def _prices(unknown: list[str]) -> str:
-    text = "Prices are the same all the time, and failed attempts cost nothing."
+def _prices(book: str, unknown: list[str]) -> str:
+    text = f"Prices are the catalog's, or else those of {book} at noon, all the time; failed attempts cost nothing."
     return text + (f" Unknown, and so in no sum: {_some(unknown)}." if unknown else "")
 
 

@@ -14,7 +14,6 @@ from proxy.problems import nearest
 from proxy.registry import Registry
 from proxy.routes import Route, bind
 from proxy.upstream import Upstream
-from proxy.when import fits
 
 PRIMARY: Final = "primary"
 ROUND_ROBIN: Final = "round-robin"
@@ -104,12 +103,9 @@ class Chooser:
             route = msgspec.structs.replace(route, candidates=candidates)
         self._route = route
 
-    def narrow(self, tokens: int, needs: frozenset[str]) -> Route:
-        """Return the route for a request: that of the first `[[when]]` that it fits, or else the policy's own."""
-        route = self._route
-        if not route.whens:
-            return route
-        return next((one for when, one in route.whens if fits(when, tokens, needs, {}, "")), route)
+    def narrowed(self, tokens: int, needs: frozenset[str]) -> tuple[Route, str]:
+        """Return the route for such a request, and its class. A trace has no headers, and no words for a router."""
+        return self._route.narrowed(tokens, needs, {}, "")
 
     def chain(self, route: Route, ask: Ask) -> list[Upstream]:
         """Return whom to ask, in turn; nobody: an empty list."""

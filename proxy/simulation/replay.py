@@ -192,11 +192,10 @@ class _Stage:
         tokens = trace.input[request] if trace.estimate is None else trace.estimate[request]
         needs = _NO_NEEDS if trace.needs is None else trace.needs[request]
         most = 0 if trace.max_tokens is None else trace.max_tokens[request]
-        route = self._chooser.narrow(tokens, needs)
+        route, task = self._chooser.narrowed(tokens, needs)
         # As `gateway.plan` asks: the prompt's beginning only where it matters.
         matters = trace.blocks is not None and tokens >= route.caches and self._chooser.priced
         prefix = trace.blocks[request][:MAX_BLOCKS] if matters and trace.blocks else ()
-        task = route.task or route.policy.task
         ask = Ask(now, stream, tokens, needs, most, prefix, route.learned_as, task)
         chain = self._chooser.chain(route, ask)
         if chain:
