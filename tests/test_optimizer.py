@@ -448,6 +448,10 @@ def test_a_single_candidate_is_ranked_once_for_all_sizes() -> None:
     first = decide_again(subject, "cheapest", later(0, tokens=10))
 
     assert decide_again(subject, "cheapest", later(0.001, tokens=90_000, max_tokens=7)) is first
+    assert (order(first), chain(first), excluded(first)) == (["a/m"], ["a/m"], {})
+    rest(subject.candidates[0])
+    found = decide_again(subject, "cheapest", later(0.002))
+    assert (order(found), chain(found), list(excluded(found))) == ([], [], ["a/m"])
 
 
 def test_a_prompt_that_a_cache_may_hold_is_ranked_by_itself() -> None:
