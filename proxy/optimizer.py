@@ -189,6 +189,8 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
         good = upstream.quality_at(ask.task)
         if good is None or good < require.min_quality:
             return Excluded(upstream, "require", f"quality {_shown(good)} is below {require.min_quality:g}")
+    if require.price and not upstream.rates:
+        return Excluded(upstream, "require", "no known price")
     if require.min_success_rate is not None:
         rate = upstream.live.stats.success_rate(ask.now)
         if rate < require.min_success_rate:

@@ -217,14 +217,15 @@ def test_live_numbers_replace_the_prior() -> None:
         ({"features": ["tools"]}, {}, "needs", "does not offer json_schema, vision"),
         ({"quality": 5.5}, {"min_quality": 6}, "require", "quality 5.5 is below 6"),
         ({}, {"min_quality": 6}, "require", "quality unknown is below 6"),
+        ({}, {"price": True}, "require", "no known price"),
         ({"limits": {"concurrency": 1}}, {}, "limit", "limit of 1 requests at once"),
     ],
 )
 async def test_who_may_not_be_asked_is_told_with_the_reason(
-    fields: dict[str, Any], policy: dict[str, float], why: str, reason: str
+    fields: dict[str, Any], policy: dict[str, Any], why: str, reason: str
 ) -> None:
     """The others are asked; `explain` shows these words."""
-    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
+    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9, price={"input": 0, "output": 0})
     bad.provider.gate.enter(0)
     ask = msgspec.structs.replace(NOW, needs=frozenset({"tools", "vision", "json_schema"}))
 
