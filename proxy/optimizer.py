@@ -252,7 +252,9 @@ def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list
         return []
     prices = [one[0] for one in costs(upstreams, ask)]
     waits = _waits(upstreams, ask)
-    rated = [(one.quality_at(ask.task) if ask.task else one.quality) or 0.0 for one in upstreams]
+    rated = [one.quality or 0.0 for one in upstreams]
+    if task := ask.task:
+        rated = [one.quality_at(task) or 0.0 for one in upstreams]
     least_usd, least_ms, best = min(prices), min(waits), max(rated)
     scale = _DIGITS / (weights.cost + weights.latency + weights.quality)
     by_cost, by_latency, by_quality = weights.cost * scale, weights.latency * scale, weights.quality * scale
