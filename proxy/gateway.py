@@ -312,5 +312,7 @@ def _state(upstream: Upstream, totals: Totals, now: float) -> dict[str, object]:
         "list_usd_per_mtok": upstream.usd_per_mtok,
         "usd_per_mtok": stats.usd_per_mtok(),
         "tokens": stats.tokens,
+        "tokens_per_estimate": round(upstream.live.learned.ratio.mean(now, 1.0), 4),
+        "cache_hits": round(upstream.live.learned.hits.mean(now, 1.0), 4),
         "spend_usd": round(totals.metrics.usd.values.get((upstream.label,), 0.0), 9),
     }
