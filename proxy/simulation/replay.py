@@ -260,10 +260,8 @@ class _Stage:
             self._answers(request, upstream, attempt)
             return
         attempt.close(error)
-        if speaks_at is None:
-            self._fails(request, plan, upstream, error)
-        else:
-            self._lost(request, 1 + self._failed(request), error.kind)
+        # What ends an answer that has begun is the end of all time for it: nobody follows.
+        self._fails(request, plan, upstream, error)
 
     def _answers(self, request: int, upstream: Upstream, attempt: Attempt) -> None:
         result = self.result
