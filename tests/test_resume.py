@@ -179,3 +179,13 @@ async def test_what_half_a_request_is_answered_with_teaches_nothing(
 
     await app.post({**STREAM, "model": "p1/m"})
     assert (second.ratio.weight, list(second.outputs)) == (1, ["direct"])
+
+
+async def test_a_broken_answer_teaches_tokens_but_no_length(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """What it read it has counted; how long it would have been, nobody knows."""
+    cut = stream(ROLE, chunk({"content": "Once"}), USAGE, then="close", end=False)
+    app = await sidecar(await upstream(cut))
+    assert b"[DONE]" not in (await app.post(STREAM)).body
+
+    (learned,) = (one.live.learned for one in app.app.gateway.generation.routes.registry)
+    assert (learned.ratio.weight, learned.outputs) == (1, {})
