@@ -84,13 +84,13 @@ class Walk:
     def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
         self.route.budget.requests += 1
-        return self._ask(self.start(chain, fall_back=fall_back))
+        self.start(chain[1:], fall_back=fall_back)
+        return self._ask(chain[0])
 
-    def start(self, chain: list[Upstream], *, fall_back: bool) -> Upstream:
-        """Return whom to ask first."""
-        self._waiting = iter(chain)
+    def start(self, waiting: list[Upstream], *, fall_back: bool) -> None:
+        """Take note of who may be asked after the first."""
+        self._waiting = iter(waiting)
         self._fall_back = fall_back
-        return next(self._waiting)
 
     async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
         """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""

@@ -303,7 +303,7 @@ class _Stage:
         """Return the walk of a request whose first attempt has failed. To begin one for all was a tenth of a replay."""
         now, self._clock.now = self._clock.now, self._trace.at[request]  # its timers run since it came
         walk = self._walks[request] = Walk(self._asked[plan.ask.stream], plan.ask, plan.route, self._tools, "", None)
-        walk.start(plan.chain, fall_back=True)
+        walk.start(plan.chain[1:], fall_back=True)
         self._clock.now = now
         return walk
 
