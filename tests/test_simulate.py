@@ -194,6 +194,18 @@ def test_what_a_trace_knows_is_not_assumed(policies: Path, tmp_path: Path, capsy
     assert found["policies"][1]["answered_by"] == {"b/m": 1.0}
 
 
+def test_answers_without_a_price_are_told(policies: Path, trace: Path, capsys: Out) -> None:
+    """They are in no sum, and nobody reads a small sum for a saving."""
+    catalog = (policies / "catalog.toml").read_text()
+    (policies / "catalog.toml").write_text(catalog.replace("price = { input = 10, output = 20 }\n", ""))
+    assert main(["simulate", str(trace), "--policies", str(policies), "--policy", "quick"]) == 0
+    out = capsys.readouterr().out
+    told = re.search(r"quick: (\d+) answers have no known price and are not in its cost", out)
+    assert told is not None
+    assert f"quick: {told[1]} requests are not compared with primary" in out
+    assert "Unknown, and so in no sum: b/m." in out
+
+
 @pytest.mark.parametrize(
     ("argv", "wrong"),
     [
