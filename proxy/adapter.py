@@ -17,11 +17,14 @@ from proxy.wire import ChatRequest, Usage
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown."""
+    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown; `provider`
+    is the row's name, for what is good at one provider only.
+    """
 
     model: str
     quirks: frozenset[str] = frozenset()
     max_output: int | None = None
+    provider: str = ""
 
 
 class Rendered(msgspec.Struct, frozen=True):

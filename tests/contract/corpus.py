@@ -19,12 +19,16 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from proxy.adapter import Target
 from proxy.config import CATALOG, shipped
 
+from . import responses
+
 Model = TypeVar("Model", ChatCompletion, ChatCompletionChunk)
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 CORPUS: Final = Path(os.environ.get("SIDECAR_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")
-TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "gemini", "ollama", "vertex")
-# Which recordings go through which adapter, by API and provider; those in OpenAI's language all go through its own.
+TRANSLATED: Final = ("anthropic", "bedrock", "cohere", "gemini", "ollama", "responses", "vertex")
+# Languages that several providers speak, each by one adapter.
+COMMON: Final = {"openai_chat": "openai", "openai_responses": "responses"}
+# Which recordings go through which adapter, by API and provider.
 SPOKEN: Final = {
     ("anthropic_messages", "anthropic"): "anthropic",
     ("anthropic_messages", "azure"): "anthropic",
@@ -61,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def adapter(self) -> str | None:
         """The adapter this recording is for; None when no adapter of ours speaks with that provider."""
-        return "openai" if self.api == "openai_chat" else SPOKEN.get((self.api, self.provider))
+        return COMMON.get(self.api) or SPOKEN.get((self.api, self.provider))
 
     @property
     def quirks(self) -> frozenset[str]:
@@ -169,6 +173,8 @@ def read(entry: Entry) -> Recording:
 
 def golden(entry: Entry) -> Golden:
     """Return what the recording means."""
+    if entry.api == "openai_responses":
+        return msgspec.convert(responses.digest(entry.file, read(entry).response.body, entry.status), type=Golden)
     return msgspec.json.decode(_goldens(entry.root)[entry.file], type=Golden)
 
 
@@ -201,6 +207,8 @@ def normal_usage(api: str, usage: dict[str, Any]) -> tuple[int, int, int]:
         return usage["inputTokens"] + cached + written, usage["outputTokens"], cached
     if api == "cohere_chat_v2":
         return usage["billed_units.input_tokens"], usage["billed_units.output_tokens"], 0
+    if api == "openai_responses":
+        return usage["input_tokens"], usage["output_tokens"], usage.get("input_tokens_details.cached_tokens") or 0
     if api == "ollama_chat":
         return usage.get("prompt_eval_count", 0), usage["eval_count"], 0
     if api == "gemini":

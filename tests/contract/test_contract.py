@@ -15,13 +15,14 @@ from proxy import errors, sse
 from proxy.adapter import Adapter, Reply, StreamParser, load
 from proxy.wire import ChatRequest, Usage, decode_chat
 
-from . import corpus, dialects
+from . import corpus, dialects, responses
 from .corpus import Entry, Golden, Recording, Said
 from .dialects import ARGUMENTS, NOT_STRICT, REFUSED, UNUSABLE
 
 CREATED: Final = 1_760_000_000
 # Answers with status 200 that are none, with the code of the error that they are.
 NO_ANSWER: Final = {
+    **responses.NO_ANSWER,
     "vertex/vertexai-sdk-test-data--streaming-failure-empty-content--b632f4f1.json": "upstream_truncated",
     "vertex/vertexai-sdk-test-data--streaming-failure-malformed-content--0a960414.json": "upstream_truncated",
     "vertex/vertexai-sdk-test-data--streaming-success-quotes-escaped--a7c99d1f.json": "upstream_truncated",
@@ -54,6 +55,7 @@ ERROR_OF_STATUS: Final = {
 }
 ERROR_OF_FILE: Final[dict[str, type[errors.UpstreamError]]] = {
     **dialects.ERRORS,
+    **responses.ERRORS,
     "gemini/req-llm-old--google-gemini-1-5-flash-streaming--9db12501.json": errors.AuthError,
     "gemini/ruby-llm--chat-error-handling-with-gemini-gemini-2-5-flash-raises-appropriate-au--a9ddf96a.json": (
         errors.AuthError
@@ -75,6 +77,7 @@ ERROR_OF_FILE: Final[dict[str, type[errors.UpstreamError]]] = {
 # Answers of status 200 that end in an error.
 BROKEN: Final[dict[str, type[errors.UpstreamError]]] = {
     **dialects.BROKEN,
+    **responses.BROKEN,
     "cohere/langchain-cohere--test-sql-agent--4f8f9705.json": errors.UnavailableError,
 }
 
@@ -85,7 +88,7 @@ def reason_unused(entry: Entry) -> str | None:
         return f"{entry.api} of this provider is for no adapter under test"
     if "json_array_stream" in entry.features:
         return "a stream that is no SSE, as only requests without alt=sse get it"
-    return NOT_ASKED.get(entry.file) or UNUSABLE.get(entry.file)
+    return NOT_ASKED.get(entry.file) or UNUSABLE.get(entry.file) or responses.UNUSABLE.get(entry.file)
 
 
 def everything() -> list[Entry]:
@@ -356,6 +359,7 @@ def test_account_of_all_recordings() -> None:
     files = {entry.file for entry in listed}
     if corpus.entries(corpus.CORPUS):
         excepted = {*NOT_STRICT, *REFUSED, *ARGUMENTS, *UNUSABLE, *ERROR_OF_FILE, *BROKEN}
+        excepted |= {*responses.UNUSABLE, *responses.NOT_COUNTED}
         assert files >= {*excepted, *NO_ANSWER, *NOT_ASKED, *FINISH_OF_FILE}
 
 
