@@ -66,10 +66,14 @@ class ProviderRow(_Row, frozen=True):
 
 
 class ModelRow(_Row, frozen=True):
-    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown."""
+    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown.
+
+    `adapter` is the wire language of this model, None where it is its provider's.
+    """
 
     provider: Text
     id: Text
+    adapter: Text | None = None
     quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     price: Price | None = None
     latency: Latency | None = None

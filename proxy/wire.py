@@ -6,7 +6,7 @@ have never heard of costs nothing and loses nothing. Format: OpenAI API referenc
 
 import re
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -248,7 +248,6 @@ class Message(msgspec.Struct):
     refusal: str | None = None
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
-    annotations: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Delta(msgspec.Struct, omit_defaults=True):
@@ -258,19 +257,10 @@ class Delta(msgspec.Struct, omit_defaults=True):
     content: str | None = None
     tool_calls: list[ToolCall] | None = None
     reasoning_content: str | None = None
-    refusal: str | None = None
-    annotations: list[dict[str, Any]] | None = None
 
 
 def encode_completion(
-    *,
-    id: str,
-    model: str,
-    created: int,
-    message: Message,
-    finish: str,
-    usage: Usage | None,
-    logprobs: dict[str, Any] | None = None,
+    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
 ) -> bytes:
     """Return a whole `chat.completion` object with one choice."""
     completion: dict[str, object] = {
@@ -278,7 +268,7 @@ def encode_completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
     }
     if usage is not None:
         completion["usage"] = usage_object(usage)
@@ -295,9 +285,7 @@ class ChunkWriter:
         self._head = b"data: " + msgspec.json.encode(head)[:-1]
         self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
-    def delta(
-        self, delta: Delta, finish: str | None = None, index: int = 0, logprobs: dict[str, Any] | None = None
-    ) -> bytes:
+    def delta(self, delta: Delta, finish: str | None = None, index: int = 0, logprobs: object = None) -> bytes:
         """Return one event with one choice."""
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null

@@ -1,7 +1,6 @@
 """The frame of a translated stream: one role chunk, what the language says, one finish chunk, the usage, `[DONE]`."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
@@ -64,7 +63,7 @@ class Chunks(ABC):
             self._out.append(self._writer.delta(wire.Delta(role="assistant", content="")))
         return self._writer
 
-    def _say(self, delta: wire.Delta, logprobs: dict[str, Any] | None = None) -> None:
+    def _say(self, delta: wire.Delta, logprobs: object = None) -> None:
         self._out.append(self._opened().delta(delta, logprobs=logprobs))
         self.started = True
 

@@ -48,6 +48,19 @@ class _Kind(msgspec.Struct):
     type: str = ""
 
 
+class Message(wire.Message):
+    """A message that may cite web pages."""
+
+    annotations: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Delta(wire.Delta, omit_defaults=True):
+    """A step of one; it may also refuse."""
+
+    refusal: str | None = None
+    annotations: list[dict[str, Any]] | None = None
+
+
 class Called(wire.ToolCall, omit_defaults=True):
     """A call with the reasoning that has to come back with it."""
 

@@ -15,6 +15,7 @@ from adapters._responses.items import (
     MESSAGE,
     REASONING,
     Keeper,
+    Message,
     arguments_of,
     citations,
     item_of,
@@ -201,16 +202,18 @@ def _told(response: Response, request: ChatRequest, target: Target) -> Reply:
     for raw in response.output or ():
         said.add(raw)
     finish = response.finish(called=bool(said.calls))
-    encoded = wire.encode_completion(
-        id=response.id or f"chatcmpl-{request.created}",
-        model=response.model or target.model,
-        created=request.created,
-        message=said.message(),
-        finish=finish,
-        usage=response.counted,
-        logprobs={"content": said.logprobs, "refusal": None} if said.logprobs else None,
-    )
-    return Reply(encoded, response.counted, finish)
+    logprobs = {"content": said.logprobs, "refusal": None} if said.logprobs else None
+    completion: dict[str, Any] = {
+        "id": response.id or f"chatcmpl-{request.created}",
+        "object": "chat.completion",
+        "created": request.created,
+        "model": response.model or target.model,
+        "choices": [{"index": 0, "message": said.message(), "logprobs": logprobs, "finish_reason": finish}],
+    }
+    usage = response.counted
+    if usage is not None:
+        completion["usage"] = wire.usage_object(usage)
+    return Reply(msgspec.json.encode(completion), usage, finish)
 
 
 class _Said:
@@ -240,10 +243,10 @@ class _Said:
                 self._citations += citations(part.annotations)
                 self.logprobs += logprobs_of(part.logprobs)
 
-    def message(self) -> wire.Message:
+    def message(self) -> Message:
         """Return the whole of it."""
         text, refusal = "".join(self._texts), "".join(self._refusals)
-        message = wire.Message(text or (None if self.calls or refusal else ""), refusal=refusal or None)
+        message = Message(text or (None if self.calls or refusal else ""), refusal=refusal or None)
         if self._thoughts:
             message.reasoning_content = GAP.join(self._thoughts)
         if self.calls:

@@ -16,6 +16,7 @@ from adapters._responses.items import (
     GAP,
     MESSAGE,
     REASONING,
+    Delta,
     Item,
     Keeper,
     Part,
@@ -94,11 +95,11 @@ class Stream(Chunks):
 
     def on_text(self, found: _Event) -> None:
         """Tell a piece of the answer."""
-        self._say_words(self._item(found.output_index), wire.Delta(content=plain(found.delta)), found.logprobs)
+        self._say_words(self._item(found.output_index), Delta(content=plain(found.delta)), found.logprobs)
 
     def on_refusal(self, found: _Event) -> None:
         """Tell a piece of a refusal."""
-        self._say_words(self._item(found.output_index), wire.Delta(refusal=plain(found.delta)))
+        self._say_words(self._item(found.output_index), Delta(refusal=plain(found.delta)))
 
     def on_summary(self, found: _Event) -> None:
         """Tell a piece of what reasoning came to."""
@@ -135,7 +136,7 @@ class Stream(Chunks):
     def _item(self, place: int) -> _Told:
         return self._items.setdefault(place, _Told())
 
-    def _say_words(self, told: _Told, delta: wire.Delta, logprobs: Any = None) -> None:
+    def _say_words(self, told: _Told, delta: Delta, logprobs: Any = None) -> None:
         content = logprobs_of(logprobs) if logprobs else None
         if delta.content or delta.refusal or content:
             told.said = True
@@ -158,7 +159,7 @@ class Stream(Chunks):
     def _cite(self, found: list[dict[str, Any]]) -> bool:
         """Tell cited pages. Returns whether there were any."""
         if found:
-            self._say(wire.Delta(annotations=found))
+            self._say(Delta(annotations=found))
         return bool(found)
 
     def _begin(self, place: int, item: Item) -> _Told:
@@ -186,7 +187,7 @@ class Stream(Chunks):
 
     def _finish_message(self, told: _Told, parts: list[Part]) -> bool:
         for part in () if told.said else parts:
-            self._say_words(told, wire.Delta(content=plain(part.text), refusal=plain(part.refusal)), part.logprobs)
+            self._say_words(told, Delta(content=plain(part.text), refusal=plain(part.refusal)), part.logprobs)
         return self._cite([one for part in parts for one in citations(part.annotations)])
 
     def _end(self, response: Response) -> None:
