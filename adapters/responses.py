@@ -7,8 +7,8 @@
     _responses/reply      complete answers, usage, errors     _responses/stream   streamed ones
 
 For the models that are to be had there only. Nothing is stored at the provider (`store` is false unless the client
-says otherwise). Reasoning reaches the client as `reasoning_content`, where a summary was asked for. Encrypted reasoning
-comes with tool calls, in `tool_calls[].extra_content.openai`, and goes back with them to the model that made it.
+says otherwise). Reasoning reaches the client as `reasoning_content`, where a summary was asked for; what is encrypted
+of it as `reasoning_details`, which go back to the model that made them.
 Formats: OpenAI's API reference, "Create a model response", "Streaming events", and recorded traffic.
 """
 

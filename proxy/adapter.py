@@ -17,14 +17,21 @@ from proxy.wire import ChatRequest, Usage
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown; `provider`
-    is the row's name, for what is good at one provider only.
+    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown.
+
+    `forward`: a parameter that would be left out is sent under its own name instead, where that can be done at all.
     """
 
     model: str
     quirks: frozenset[str] = frozenset()
     max_output: int | None = None
     provider: str = ""
+    forward: bool = False
+
+    @property
+    def source(self) -> str:
+        """What thinking is signed for: one model at one provider. To anybody else a signature is worthless or wrong."""
+        return f"{self.provider}/{self.model}"
 
 
 class Rendered(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -30,6 +30,7 @@ from proxy.policy import (
     ProviderRow,
     Require,
     Timeouts,
+    Unsupported,
     Weights,
 )
 
@@ -76,6 +77,8 @@ class Config(msgspec.Struct, frozen=True):
 _T = TypeVar("_T")
 CATALOG: Final = "catalog.toml"
 _ANY: Final = ("*", "?", "[")
+# What a request is, and not how it is to be answered.
+_ESSENTIAL: Final = frozenset(("model", "messages", "stream", "tools", "functions", "response_format"))
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
@@ -197,7 +200,7 @@ def _explain(text: str, to: type[Any]) -> str:
         return f"{where}the key {word!r} is missing"
     if what.startswith("Invalid enum value"):
         bad = what.removeprefix("Invalid enum value ").strip("'")
-        return f"{where}{bad!r} is not known{nearest(bad, [*STRATEGIES, *KINDS])}"
+        return f"{where}{bad!r} is not known{nearest(bad, [*STRATEGIES, *KINDS, *get_args(Unsupported)])}"
     return f"{where}{what[0].lower()}{what[1:]}"
 
 
@@ -259,6 +262,11 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
             text = f"no provider {model.provider!r}{nearest(model.provider, config.providers)}"
             problems.append(Problem(CATALOG, f"model {model.id!r}", text))
         _check_features(CATALOG, f"model {model.id!r}: features", model.features or (), problems)
+        problems.extend(
+            Problem(CATALOG, f"model {model.id!r}: unsupported", f"{name!r} is no parameter; see features")
+            for name in model.unsupported
+            if name in _ESSENTIAL
+        )
     for name, policy in config.policies.items():
         file = f"{name}.toml"
         for pattern in policy.candidates:

@@ -17,7 +17,8 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
+from proxy.optimizer import PARTS, Ask, Decision, Excluded, Scored, decide_again
+from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
@@ -28,6 +29,12 @@ from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
 _LISTED: Final = 40
+# Why a request cannot be served whenever it comes, as the client is told: code and param.
+_TOLD: Final[dict[str, tuple[str, str | None]]] = {
+    "context": ("context_length_exceeded", "messages"),
+    "max_output": ("invalid_value", "max_tokens"),
+    "needs": ("unsupported_parameter", None),
+}
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -100,7 +107,7 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
-        ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs)
+        ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs, request.max_tokens)
         return Plan(route, strategy, decide_again(route, strategy, ask))
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
@@ -111,25 +118,38 @@ class Gateway:
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
         # Without fallback the chain of a primary that rests must not answer for it, either.
-        chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
+        chain = plan.decision.chain if overrides.fallback else self._first(walk.request, plan)
         if not chain:
             raise self._nobody(plan)
         return await walk.go(chain, fall_back=overrides.fallback)
 
+    def _first(self, request: ChatRequest, plan: Plan) -> list[Upstream]:
+        """Return the best that can take `request`, as the policy sees it, alone."""
+        best, mode = [one.upstream for one in plan.decision.order], plan.route.policy.unsupported_parameters
+        able = (one for one in best if mode != "reject" or refusal(request, one, mode) is None)
+        return [first] if (first := next(able, None)) is not None else best[:1]
+
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
         plan = self.plan(request, overrides)
-        parts = PARTS[plan.strategy]
+        parts, mode = PARTS[plan.strategy], plan.route.policy.unsupported_parameters
+        decision = plan.decision
+        refusals = {one.name: refusal(request, one, mode) for one in (*decision.chain, *map(_upstream, decision.order))}
+        able = [one for one in decision.order if refusals[one.upstream.name] is None]
+        unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
         return {
             "model": request.model,
             "policy": plan.route.name,
             "strategy": plan.strategy,
             "order": [
                 {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in plan.decision.order
+                for one in able
             ],
-            "chain": [upstream.name for upstream in plan.decision.chain],
-            "excluded": [{"upstream": one.upstream.name, "reason": one.reason} for one in plan.decision.excluded],
+            "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
+            "excluded": [
+                *({"upstream": one.upstream.name, "reason": one.reason} for one in decision.excluded),
+                *unable,
+            ],
         }
 
     def flying(self) -> dict[str, int]:
@@ -182,8 +202,10 @@ class Gateway:
         reasons = "; ".join(f"{one.upstream.name}: {one.reason}" for one in excluded[:_LISTED]) or "no candidates"
         text = f"policy {plan.route.name!r} has no upstream to ask ({reasons})"
         waiting = [one for one in excluded if one.why in ("rest", "limit")]
-        if excluded and all(one.why == "needs" for one in excluded):
-            return ClientError(text, code="unsupported_parameter")
+        lasting = {one.why for one in excluded} - {"off"}
+        if lasting and lasting <= _TOLD.keys():
+            code, param = _TOLD[min(lasting)]
+            return ClientError(text, code=code, param=param)
         if not waiting:
             return OverloadedError(text, code="no_provider_available", retry_after_s=MIN_WAIT_S)
         now = self.tools.clock()
@@ -211,6 +233,10 @@ def changes(old: Config, new: Config) -> list[str]:
             if was != is_now:
                 lines.append(f"{'+' if was is None else '-' if is_now is None else '~'} {what} {name}")
     return lines
+
+
+def _upstream(scored: Scored) -> Upstream:
+    return scored.upstream
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:

@@ -21,19 +21,32 @@ from proxy.policy import Policy, Weights
 from proxy.routes import Route
 from proxy.upstream import Upstream
 
-Why = Literal["off", "needs", "require", "rest", "limit"]
+Why = Literal["off", "needs", "context", "max_output", "require", "rest", "limit"]
+# The estimate reckons with four bytes per token, as in English and code. Twelve is more than any text has: Chinese that
+# a client spelled in escapes comes to six bytes per character, and to two characters per token at most.
+_SURE: Final = 3
+# Base64 has far more bytes than the picture has tokens: its size says nothing.
+_MEDIA: Final = frozenset(("vision", "audio", "files"))
 _UNKNOWN: Final = float("inf")
 # Live numbers are means over tens of requests; they do not move in a twentieth of a second.
 RANKED_S: Final = 0.05
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What a decision needs to know of a request. `tokens` is the estimated input, `now` monotonic seconds."""
+    """What a decision needs to know of a request. `now` is monotonic seconds, `tokens` the estimated input,
+    `max_tokens` the answer's limit, 0 for none.
+    """
 
     now: float
     stream: bool = False
     tokens: int = 0
     needs: frozenset[str] = frozenset()
+    max_tokens: int = 0
+
+    @property
+    def least(self) -> int:
+        """The tokens that the request takes for certain, its answer's limit included."""
+        return self.max_tokens + (0 if self.needs & _MEDIA else self.tokens // _SURE)
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -94,7 +107,9 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
     While its first choice comes back from an outage a decision serves once: chance decides who is asked first.
     """
     alike = (strategy, ask.stream, ask.needs)
-    kept: Ranked | None = route.ranked.get(alike)
+    # A request that may be too large for somebody is not like others.
+    large = ask.least > route.fits_all or ask.max_tokens > route.answers_all
+    kept: Ranked | None = None if large else route.ranked.get(alike)
     if kept is not None and ask.now < kept.until:
         first = kept.first
         if first.live.stats.errors == kept.errors and judge_now(first, ask) is None:
@@ -105,6 +120,8 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
         return decision
     first = chain[0]
     if not first.live.breaker.ramps(ask.now):
+        if large:
+            return decision
         route.ranked[alike] = Ranked(decision, first, first.live.stats.errors, ask.now + RANKED_S)
     elif len(chain) > 1 and first.live.breaker.yields(ask.now):
         chain[:2] = chain[1], first
@@ -117,6 +134,12 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
         return Excluded(upstream, "off", upstream.provider.access.off)
     if ask.needs and upstream.features is not None and not ask.needs <= upstream.features:
         return Excluded(upstream, "needs", f"does not offer {', '.join(sorted(ask.needs - upstream.features))}")
+    row = upstream.row
+    if row.context is not None and ask.least > row.context:
+        return Excluded(upstream, "context", f"takes {row.context} tokens, the request has {ask.least} or more")
+    if row.max_output is not None and ask.max_tokens > row.max_output:
+        text = f"answers with {row.max_output} tokens at most, {ask.max_tokens} are asked for"
+        return Excluded(upstream, "max_output", text)
     require = policy.require
     if require.min_quality is not None and (upstream.quality is None or upstream.quality < require.min_quality):
         return Excluded(upstream, "require", f"quality {_shown(upstream.quality)} is below {require.min_quality:g}")

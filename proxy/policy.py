@@ -12,6 +12,7 @@ from proxy.errors import Kind
 
 Strategy = Literal["cheapest", "fastest", "quality", "balanced"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
+Unsupported = Literal["drop", "reject", "forward"]
 # What a request may need and a model may offer: `proxy.wire` reads needs from requests.
 FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "files", "reasoning")
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
@@ -83,7 +84,8 @@ class ProviderRow(_Row, frozen=True):
 class ModelRow(_Row, frozen=True):
     """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown.
 
-    `adapter` is the wire language of this model, None where it is its provider's.
+    `adapter` is the wire language of this model, None where it is its provider's; `unsupported` are names of request
+    parameters that the model refuses or misreads.
     """
 
     provider: Text
@@ -95,6 +97,7 @@ class ModelRow(_Row, frozen=True):
     context: Count | None = None
     max_output: Count | None = None
     features: list[str] | None = None
+    unsupported: list[Text] = []
 
     @property
     def name(self) -> str:
@@ -165,10 +168,12 @@ class Given(_Row, frozen=True):
 
 
 class Asked(_Row, frozen=True):
-    """The request of a `[[test]]`."""
+    """The request of a `[[test]]`. `tokens` is its input as estimated, `max_tokens` 0 when it sets no limit."""
 
     stream: bool = False
     needs: list[str] = []
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     strategy: Strategy | None = None
 
 
@@ -182,7 +187,7 @@ class PolicyTest(_Row, frozen=True):
 
 
 class Policy(_Row, frozen=True):
-    """A policy file. No `candidates`: every upstream."""
+    """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those."""
 
     description: str = ""
     strategy: Strategy = "balanced"
@@ -190,6 +195,7 @@ class Policy(_Row, frozen=True):
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
     require: Require = Require()
+    unsupported_parameters: Unsupported = "drop"
     fallback: Fallback = Fallback()
     timeouts: Timeouts = Timeouts()
     test: list[PolicyTest] = []

@@ -35,14 +35,19 @@ def failures(config: Config, policy_name: str, test: PolicyTest) -> str | None:
             _put(upstream, given)
     policy = config.policies[policy_name]
     route = bind(policy_name, policy, registry)
-    ask = Ask(_NOW, test.request.stream, 0, frozenset(test.request.needs))
-    chain = decide(route, test.request.strategy or policy.strategy, ask).chain
+    request = test.request
+    ask = Ask(_NOW, request.stream, request.tokens, frozenset(request.needs), request.max_tokens)
+    chain = decide(route, request.strategy or policy.strategy, ask).chain
     asked: list[str] = []
-    for upstream in chain[: policy.fallback.attempts]:
+    too_long_for: Upstream | None = None
+    for upstream in chain:
+        if too_long_for is not None and not upstream.outgrows(too_long_for):
+            continue
         asked.append(upstream.name)
         state = test.given.get(upstream.name)
-        if state is None or state.error is None or state.error not in route.on:
+        if state is None or state.error not in route.on or len(asked) == policy.fallback.attempts:
             break
+        too_long_for = upstream if state.error == "context_length" else None
     return None if asked == test.expect else f"expected {_shown(test.expect)}, got {_shown(asked)}"
 
 

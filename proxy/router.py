@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from proxy import splice, wire
+from proxy import parameters, restream, splice
 from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
@@ -116,8 +116,12 @@ class Walk:
             return None
         now, following = self.tools.clock(), None
         if error.unsent or error.kind in self.route.on:
-            # Whoever has begun to rest since the decision is passed over.
-            following = next((one for one in self._waiting if one.rest(now) is None), None)
+            # Whoever has begun to rest since the decision is passed over, and after a prompt that was too long whoever
+            # surely takes no more than the one it was too long for.
+            longer = error.kind != "context_length"
+            following = next(
+                (one for one in self._waiting if one.rest(now) is None and (longer or one.outgrows(upstream))), None
+            )
         return following or (upstream if self._again(upstream, error, now) else None)
 
     def _again(self, upstream: Upstream, error: UpstreamError, now: float) -> bool:
@@ -157,7 +161,11 @@ class Walk:
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         request, timing, provider = self.request, self._timing, upstream.provider
         self.asking = upstream
-        rendered = provider.adapter.render(request, upstream.target)
+        mode = self.route.policy.unsupported_parameters
+        if mode == "drop" and not upstream.row.unsupported:
+            rendered = provider.adapter.render(request, upstream.target)  # what `parameters` would do
+        else:
+            rendered = parameters.render(request, upstream, mode)
         provider.gate.enter(request.input_tokens)
         attempt = Attempt(upstream, rendered, self.tools)
         timing.start_attempt()
@@ -255,6 +263,6 @@ def _told_of(upstream: Upstream, error: UpstreamError) -> dict[str, object]:
 
 def _reframed(body: bytes, *, include_usage: bool) -> bytes:
     try:
-        return wire.as_stream(body, include_usage=include_usage)
+        return restream.as_stream(body, include_usage=include_usage)
     except msgspec.DecodeError:
         raise UnavailableError("the upstream's answer is no stream", code="upstream_invalid_response") from None

@@ -23,7 +23,8 @@ DIRECT: Final = "direct"
 
 class Route(msgspec.Struct, frozen=True, eq=False):
     """A policy bound to upstreams. `chains` are fixed fallback orders by primary; `on` the kinds that fall back;
-    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may.
+    `budget` what the policy's requests may ask beyond their first attempts; `hedges` whether late ones may. Everybody
+    takes a request of `fits_all` tokens, answer included, and can answer with `answers_all`.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     on: frozenset[str]
     budget: Budget
     hedges: bool
+    fits_all: float
+    answers_all: float
     ranked: dict[tuple[str, bool, frozenset[str]], Any] = msgspec.field(default_factory=dict)  # see `decide_again`
 
 
@@ -53,7 +56,18 @@ def bind(
     }
     on = frozenset(policy.fallback.on)
     on = on | {"quota"} if "rate_limit" in on else on
-    return Route(name, policy, candidates, chains, on, budget or Budget(0.0), policy.fallback.hedge > 0)
+    anybody = [*candidates, *(one for chain in chains.values() for one in chain)]
+    return Route(
+        name,
+        policy,
+        candidates,
+        chains,
+        on,
+        budget or Budget(0.0),
+        policy.fallback.hedge > 0,
+        min((one.row.context for one in anybody if one.row.context is not None), default=float("inf")),
+        min((one.row.max_output for one in anybody if one.row.max_output is not None), default=float("inf")),
+    )
 
 
 class Routes:

@@ -227,6 +227,11 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
 
+    def outgrows(self, other: "Upstream") -> bool:
+        """Say whether what was too long for `other` may fit here: the context is larger, or nobody knows."""
+        mine, theirs = self.row.context, other.row.context
+        return mine is None or theirs is None or mine > theirs
+
     def rest(self, now: float) -> Rest | None:
         """Return what keeps this upstream from being asked at `now`; None when nothing does."""
         live = self.live

@@ -59,9 +59,10 @@ class _Envelope(msgspec.Struct):
 class ChatRequest(msgspec.Struct, frozen=True):
     """One client request. `raw` is the body as it came; the rest is what the decision and the adapters read from it.
 
-    `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
-    bytes per token). `model_at` is where the model's value stands, None when only a walk can tell. `agent_turn` says
-    that the last message is not the user's. `created` is Unix seconds.
+    `needs` are features a candidate must have: "tools", "vision", "audio", "files", "json_schema". `input_tokens` is an
+    estimate (four bytes per token), `max_tokens` the limit that the client sets on the answer, 0 for none. `model_at`
+    is where the model's value stands, None when only a walk can tell. `agent_turn` says that the last message is not
+    the user's. `created` is Unix seconds.
     """
 
     raw: bytes
@@ -73,6 +74,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     agent_turn: bool
     input_tokens: int
     created: int
+    max_tokens: int = 0
 
     @property
     def mode(self) -> ResponseMode:
@@ -81,6 +83,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
 
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
+# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
+_MOST_TOKENS: Final = 10**12
+_MEDIA: Final = ((b'"image_url"', "vision"), (b'"input_audio"', "audio"))
+_FILE: Final = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"file"')
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD: Final = re.compile(r"missing required field `(.*?)`")
 _envelope: Final = msgspec.json.Decoder(_Envelope)
@@ -123,15 +129,26 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
         created=created,
+        max_tokens=_limit(
+            envelope.max_tokens if envelope.max_completion_tokens is None else envelope.max_completion_tokens
+        ),
     )
+
+
+def _limit(given: Number | None) -> int:
+    return min(max(0, int(given)), _MOST_TOKENS) if given else 0
 
 
 def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:
     needs = []
     if envelope.tools:
         needs.append("tools")
-    if splice.seek(body, b'"image_url"') >= 0:
-        needs.append("vision")
+    # Every part has a type, and most requests have no parts: one search then does for all of them.
+    if splice.seek(body, b'"type"') >= 0:
+        needs += [need for mark, need in _MEDIA if splice.seek(body, mark) >= 0]
+        # A tool may well take something called "file".
+        if splice.seek(body, b'"file"') >= 0 and _FILE.search(body) is not None:
+            needs.append("files")
     if envelope.response_format is not None and envelope.response_format.type == "json_schema":
         needs.append("json_schema")
     return frozenset(needs) if needs else _NO_NEEDS
@@ -188,8 +205,6 @@ class _RawUsage(msgspec.Struct):
 
 
 _usage: Final = msgspec.json.Decoder(_RawUsage)
-# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
-_MOST_TOKENS: Final = 10**12
 
 
 def parse_usage(raw: msgspec.Raw) -> Usage | None:
@@ -293,58 +308,3 @@ class ChunkWriter:
     def usage(self, usage: Usage) -> bytes:
         """Return the event that ends a stream whose client asked for its usage: no choices."""
         return self._head + b',"choices":[],"usage":' + msgspec.json.encode(usage_object(usage)) + b"}\n\n"
-
-
-_NULL: Final = msgspec.Raw(b"null")
-_NOTHING: Final = (_NULL, msgspec.Raw(b"[]"))
-_ROLE: Final = msgspec.Raw(b'"assistant"')
-
-
-class _WholeChoice(msgspec.Struct):
-    message: dict[str, msgspec.Raw]
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = _NULL
-
-
-class _Whole(msgspec.Struct):
-    choices: list[_WholeChoice]
-
-
-_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def as_stream(body: bytes, *, include_usage: bool) -> bytes:
-    """Return a whole completion as the stream the client asked for, with all its fields. Raises msgspec.DecodeError."""
-    choices = msgspec.json.decode(body, type=_Whole).choices
-    head: dict[str, object] = {"id": "chatcmpl-0", "created": 0, "model": "", **_fields.decode(body)}
-    head["object"] = "chat.completion.chunk"
-    usage = head.pop("usage", _NULL)
-    if include_usage:
-        head["usage"] = None
-    events = []
-    for choice in choices:
-        delta = _delta(choice.message)
-        for step, logprobs, finish in (delta, choice.logprobs, None), ({}, _NULL, choice.finish_reason or "stop"):
-            said = {"index": choice.index, "delta": step, "logprobs": logprobs, "finish_reason": finish}
-            events.append({**head, "choices": [said]})
-    if include_usage and usage != _NULL:
-        events.append({**head, "choices": [], "usage": usage})
-    lines = [_one_line(msgspec.json.encode(event)) for event in events]
-    return b"".join([b"data: " + line + b"\n\n" for line in (*lines, b"[DONE]")])
-
-
-def _delta(message: dict[str, msgspec.Raw]) -> dict[str, object]:
-    """Return a whole message as the one delta that says it all; its tool calls are numbered, as deltas must be."""
-    delta: dict[str, object] = {"role": _ROLE}
-    delta.update((name, value) for name, value in message.items() if value not in _NOTHING)
-    if "tool_calls" in delta:
-        calls = enumerate(_objects.decode(message["tool_calls"]))
-        delta["tool_calls"] = [{**call, "index": index} for index, call in calls]
-    return delta
-
-
-def _one_line(json: bytes) -> bytes:
-    """Return JSON without line ends: outside of strings they mean nothing, inside they cannot be."""
-    return json.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in json or b"\r" in json else json

@@ -84,7 +84,7 @@ def test_whole_call_in_the_start_event() -> None:
 
 
 def test_thinking_is_reasoning_content() -> None:
-    """Thinking has its own field; its signature and what is redacted are not told."""
+    """Thinking has its own field; its signature and what is redacted come whole, in another."""
     found = deltas(
         begin(),
         opened(0, {"type": "thinking", "thinking": "a"}),
@@ -95,7 +95,13 @@ def test_thinking_is_reasoning_content() -> None:
         end(),
     )
 
-    assert found == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    details = [delta["reasoning_details"][0] for delta in found if "reasoning_details" in delta]
+    assert found[:2] == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    assert [(one["type"], one["index"], one.get("signature"), one.get("data")) for one in details] == [
+        ("reasoning.text", 0, "s", None),
+        ("reasoning.encrypted", 1, None, "x"),
+    ]
+    assert len(found) == 4
 
 
 def test_usage_is_replaced_field_by_field() -> None:

@@ -26,6 +26,9 @@ from tests.fake_upstream import completion
 from .upstream_words import Steady, catalog, config
 
 FACTS = catalog("a/m", "b/m")
+PICTURE = [
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "file", "file": {}}]}
+]
 NONE = Overrides()
 NOW = 100.0
 Start = Callable[..., Gateway]
@@ -182,6 +185,28 @@ async def test_a_need_that_nobody_offers_is_the_clients_fault(start: Start) -> N
 
     assert shown(error) == (400, "invalid_request_error", "unsupported_parameter", None)
     assert error.message == "policy 'direct' has no upstream to ask (a/m: does not offer tools)"
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "code", "param", "reason"),
+    [
+        ("context = 10", {"max_tokens": 11}, "context_length_exceeded", "messages", "takes 10 tokens"),
+        ("max_output = 10", {"max_completion_tokens": 11}, "invalid_value", "max_tokens", "answers with 10 tokens"),
+        ("features = []", {"messages": PICTURE}, "unsupported_parameter", None, "does not offer files, vision"),
+    ],
+)
+async def test_what_fits_nobody_is_the_clients_fault(
+    start: Start, row: str, fields: dict[str, Any], code: str, param: str | None, reason: str
+) -> None:
+    """400 with the reason for each, whoever else is off: no waiting would help."""
+    off = '[[provider]]\nname = "b"\nbase_url = "http://b"\napi_key = "env:KEY"\n[[model]]\nprovider = "b"\nid = "m"\n'
+    subject = start(config(f"{catalog('a/m')}{row}\n{off}"))
+
+    error = await told(subject, ask("m", **fields))
+
+    assert (shown(error), error.param) == ((400, "invalid_request_error", code, None), param)
+    assert f"a/m: {reason}" in error.message
+    assert "b/m: " in error.message
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,45 @@ async def test_who_may_not_be_asked_is_told_with_the_reason(
     assert excluded(found) == {"a/m": (why, reason)}
 
 
+@pytest.mark.parametrize(
+    ("fields", "ask", "why"),
+    [
+        ({"context": 1000}, {"tokens": 3002}, None),  # twelve bytes per token may be
+        ({"context": 1000}, {"tokens": 3003}, "context"),
+        ({"context": 1000}, {"tokens": 1500, "max_tokens": 500}, None),
+        ({"context": 1000}, {"tokens": 1500, "max_tokens": 501}, "context"),
+        (
+            {"context": 1000},
+            {"tokens": 90_000, "needs": frozenset({"vision"})},
+            None,
+        ),
+        ({"max_output": 500}, {"max_tokens": 500}, None),
+        ({"max_output": 500}, {"max_tokens": 501}, "max_output"),
+        ({}, {"tokens": 10**9, "max_tokens": 10**9}, None),
+    ],
+)
+def test_who_surely_cannot_take_a_request_is_left_out(
+    fields: dict[str, Any], ask: dict[str, Any], why: str | None
+) -> None:
+    """And nobody else; be it asked alone or right after a small one."""
+    subject, asked = route(upstream("a/m", **fields), upstream("b/m")), msgspec.structs.replace(NOW, **ask)
+    decide_again(subject, "cheapest", NOW)
+
+    for found in decide(subject, "cheapest", asked), decide_again(subject, "cheapest", asked):
+        assert chain(found) == (["a/m", "b/m"] if why is None else ["b/m"])
+        assert {name: reason for name, (reason, _) in excluded(found).items()} == ({} if why is None else {"a/m": why})
+    assert chain(decide_again(subject, "cheapest", NOW)) == ["a/m", "b/m"]
+
+
+def test_the_numbers_are_told() -> None:
+    """What an upstream takes, and what the request has."""
+    subject = route(upstream("a/m", context=10), upstream("b/m", max_output=5))
+    assert excluded(decide(subject, "cheapest", msgspec.structs.replace(NOW, tokens=300, max_tokens=6))) == {
+        "a/m": ("context", "takes 10 tokens, the request has 106 or more"),
+        "b/m": ("max_output", "answers with 5 tokens at most, 6 are asked for"),
+    }
+
+
 def test_the_first_reason_counts() -> None:
     """No key comes before what the request needs, and that before a rest: whatever is longest true is told."""
     off = rest(upstream("a/m", off="no key", features=[]))

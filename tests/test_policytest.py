@@ -89,6 +89,51 @@ async def test_the_request_decides_along(request_: str, order: str) -> None:
     assert await asked(f"request = {{ {request_} }}") == list(order)
 
 
+SIZED = FACTS.replace(
+    'id = "m"\nprice = { input = 1', 'id = "m"\ncontext = 1000\nmax_output = 100\nprice = { input = 1'
+)
+LONG = BEST_FIRST + 'fallback = { on = ["context_length", "timeout"] }'
+
+
+@pytest.mark.parametrize(
+    ("request_", "order"),
+    [
+        ("tokens = 3000", "a"),
+        ("tokens = 3100", "b"),
+        ("tokens = 3000, max_tokens = 50", "b"),
+        ("max_tokens = 100", "a"),
+        ("max_tokens = 101", "b"),
+    ],
+)
+async def test_the_size_of_the_request_decides_along(request_: str, order: str) -> None:
+    """Who surely cannot take it is not asked."""
+    found = config(SIZED, p=f'{BEST_FIRST}[[test]]\nname = "t"\nexpect = ["{order}/m"]\nrequest = {{ {request_} }}')
+    assert failures(found, "p", found.policies["p"].test[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "errs", "order"),
+    [
+        ("1000 500 2000", {"a": "context_length"}, "ac"),
+        ("1000 500 1000", {"a": "context_length"}, "a"),
+        ("1000 500 0", {"a": "context_length"}, "ac"),
+        ("0 500 1000", {"a": "context_length"}, "ab"),
+        ("1000 2000 1500", {"a": "context_length", "b": "context_length"}, "ab"),
+        ("1000 500 500", {"a": "timeout"}, "ab"),
+    ],
+)
+async def test_too_long_goes_on_to_who_takes_more(sizes: str, errs: dict[str, str], order: str) -> None:
+    """After `context_length` only a larger context, or an unknown one (0 here), is asked."""
+    facts = FACTS
+    for name, size in zip("abc", sizes.split(), strict=True):
+        if size != "0":
+            facts = facts.replace(f'provider = "{name}"\n', f'provider = "{name}"\ncontext = {size}\n')
+    given = ", ".join(f'"{name}/m" = {{ error = "{kind}" }}' for name, kind in errs.items())
+    expect = ", ".join(f'"{name}/m"' for name in order)
+    found = config(facts, p=f'{LONG}\n[[test]]\nname = "t"\nexpect = [{expect}]\ngiven = {{ {given} }}')
+    assert failures(found, "p", found.policies["p"].test[0]) is None
+
+
 async def test_a_test_keeps_to_the_policys_attempts_and_chain() -> None:
     """The same limits as in the live walk."""
     all_err = ", ".join(f'"{name}/m" = {{ error = "timeout" }}' for name in "abc")

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._anthropic.messages import THOUGHTS
 from adapters._anthropic.request import emulates_schema, original_names
 from adapters._anthropic.tools import ANSWER_TOOL
+from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.classify import classify, read_fault
@@ -56,6 +58,8 @@ class Block(msgspec.Struct):
     type: str = ""
     text: Any = None
     thinking: Any = None
+    signature: Any = None
+    data: Any = None
     id: Any = None
     name: Any = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
@@ -104,16 +108,18 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
     answer = _decode_answer(body)
     names = Names(request, target)
-    message = wire.Message()
+    message = Said()
     texts: list[str] = []
     thoughts: list[str] = []
+    details: list[Detail | None] = []
     answers: list[str] = []
     calls: list[wire.ToolCall] = []
-    for block in answer.content or ():
+    for place, block in enumerate(answer.content or ()):
         if block.type == "text":
             texts.append(text_of(block.text))
-        elif block.type == "thinking":
+        elif block.type in THOUGHTS:
             thoughts.append(text_of(block.thinking))
+            details.append(thought_of(block).detail(place, target.source))
         elif block.type == "tool_use" and names.is_answer(block):
             answers.append(json_text(block.input))
         elif block.type == "tool_use":
@@ -121,8 +127,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
             calls.append(wire.ToolCall(function, id=text_of(block.id), type="function"))
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message.content = "".join(answers[:1] or texts) or (None if calls else "")
-    if thoughts:
-        message.reasoning_content = "".join(thoughts)
+    message.think("".join(thoughts), details)
     if calls:
         message.tool_calls = calls
     finish = finish_word(answer.stop_reason, called=bool(calls))
@@ -154,6 +159,11 @@ def fault_in(body: bytes) -> UpstreamError:
     """Return the error that came inside a 200."""
     fault = read_fault(body)
     return classify(_STATUS.get(fault.type, 502), {}, fault)
+
+
+def thought_of(block: Block) -> Thought:
+    """Return what is known of a thinking block."""
+    return Thought(text_of(block.thinking), text_of(block.signature), text_of(block.data))
 
 
 def finish_word(reason: str | None, *, called: bool) -> str:

@@ -9,9 +9,20 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic.messages import Conversation, Message, invalid, legal_name
+from adapters._anthropic.messages import Conversation, legal_name
 from adapters._anthropic.models import accepted_schema, rules_for
-from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, declare, names_in, schema_object
+from adapters._anthropic.tools import declare, schema_object
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    MaybeRaw,
+    Message,
+    ResponseFormat,
+    ToolFields,
+    forwarded,
+    invalid,
+)
+from adapters._chat.tools import client_names
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -27,17 +38,6 @@ _PERSONAL: Final = re.compile(r".*@.*|\+[\d\s()./-]{6,}", re.DOTALL)
 _FILES_BETA: Final = {"anthropic-beta": "files-api-2025-04-14"}
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 class _Type(msgspec.Struct):
     type: str = ""
 
@@ -46,7 +46,7 @@ class _Body(ToolFields, kw_only=True):
     """Every field that has a meaning here; `thinking` and `top_k` are Anthropic's own and go through as they are."""
 
     messages: list[Message]
-    response_format: _ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
     stop: str | list[str] | None = None
     max_completion_tokens: Number | None = None
     max_tokens: Number | None = None
@@ -82,7 +82,7 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
 
 def original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Anthropic saw, those that had to be changed only."""
-    return {legal_name(name): name for name in names_in(_decode(request.raw)) if legal_name(name) != name}
+    return client_names(_decode(request.raw), Conversation.language, legal_name)
 
 
 def _decode(raw: bytes) -> _Body:
@@ -105,7 +105,7 @@ class _Draft:
             name for name, value in _fields.decode(request.raw).items() if name not in _KNOWN and value not in NOTHING
         ]
         self._refuse()
-        self._talk = Conversation(self._body.messages, prefill=self._rules.prefill)
+        self._talk = Conversation(self._body.messages, target.source, prefill=self._rules.prefill)
         self.out: dict[str, Any] = {"model": target.model, "max_tokens": self._limit(target)}
         self._add_format(request, target)
         self._add_thinking()
@@ -116,11 +116,12 @@ class _Draft:
         self.out["messages"] = self._talk.turns
         if request.stream:
             self.out["stream"] = True
+        self._left_out = forwarded(self.out, self.dropped, request.raw, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
         headers = _FILES_BETA if self._talk.has_file_ids else {}
-        return Rendered("/messages", msgspec.json.encode(self.out), headers, tuple(dict.fromkeys(self.dropped)))
+        return Rendered("/messages", msgspec.json.encode(self.out), headers, self._left_out)
 
     def _refuse(self) -> None:
         if self._body.n is not None and self._body.n > 1:
@@ -156,7 +157,7 @@ class _Draft:
         elif self._rules.native_schema:
             self.out["output_config"] = {"format": {"type": "json_schema", "schema": accepted_schema(schema)}}
 
-    def _schema(self, wanted: _ResponseFormat) -> dict[str, Any] | None:
+    def _schema(self, wanted: ResponseFormat) -> dict[str, Any] | None:
         """Return the schema of the answer, None when the client gave none."""
         given = wanted.json_schema
         if given is None or given.schema is UNSET or given.schema in NOTHING:
@@ -201,8 +202,8 @@ class _Draft:
             if not forced:
                 self.out["thinking"] = {"type": "adaptive", "display": "summarized"}
             return
-        # With a budget, the calls just answered must come with their thinking, which OpenAI's messages cannot hold.
-        if rules.thinking == "never" or forced or self._talk.prefilled or self._talk.in_tool_loop:
+        # With a budget, the calls just answered must come with their thinking, which a client may not have kept.
+        if rules.thinking == "never" or forced or self._talk.prefilled or self._talk.thoughtless:
             self.dropped.append("reasoning_effort")
             return
         limit = self.out["max_tokens"]

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from adapters._anthropic.messages import THOUGHTS
 from adapters._anthropic.reply import (
     Answer,
     Block,
@@ -18,7 +19,9 @@ from adapters._anthropic.reply import (
     json_text,
     normal_usage,
     text_of,
+    thought_of,
 )
+from adapters._chat.reasoning import Step, Thought
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
 from proxy.errors import UnavailableError
@@ -72,6 +75,7 @@ class Stream:
         self._writer: wire.ChunkWriter | None = None
         self._counts = Counts()
         self._calls: dict[int, _Call] = {}
+        self._thoughts: dict[int, Thought] = {}
         self._called = 0
         self._answered = False
         self._held_text: list[str] = []
@@ -113,7 +117,7 @@ class Stream:
             case "content_block_start" if found.content_block is not None:
                 self._open(found.index, found.content_block)
             case "content_block_stop":
-                self._close_call(found.index)
+                self._close(found.index)
             case "message_start" if found.message is not None:
                 self._start(found.message)
             case "message_delta":
@@ -129,7 +133,7 @@ class Stream:
         # Programmatic tool calling starts with whole blocks and a stop reason, and no event may follow for them.
         for place, block in enumerate(message.content or ()):
             self._open(-2 - place, block)
-            self._close_call(-2 - place)
+            self._close(-2 - place)
         self._stop(message.stop_reason)
 
     def _chunks(self, message: Answer | None = None) -> wire.ChunkWriter:
@@ -162,8 +166,9 @@ class Stream:
     def _open(self, place: int, block: Block) -> None:
         if block.type == "text":
             self._say_text(text_of(block.text))
-        elif block.type == "thinking":
+        elif block.type in THOUGHTS:
             self._say_thought(text_of(block.thinking))
+            self._thoughts[place] = thought_of(block)
         elif block.type == "tool_use" and self._names.is_answer(block):
             if not self._answered:
                 self._calls[place] = _Call(None, json_text(block.input))
@@ -184,6 +189,10 @@ class Stream:
                 self._say_arguments(call, text)
         elif delta.type == "thinking_delta":
             self._say_thought(text_of(delta.thinking))
+            if place in self._thoughts:
+                self._thoughts[place].text.append(text_of(delta.thinking))
+        elif delta.type == "signature_delta" and place in self._thoughts:
+            self._thoughts[place].signature.append(text_of(delta.signature))
 
     def _say_arguments(self, call: _Call, text: str) -> None:
         if call.index is None:
@@ -191,7 +200,11 @@ class Stream:
         else:
             self._say(wire.Delta(tool_calls=[wire.ToolCall(wire.Function(arguments=text), call.index)]))
 
-    def _close_call(self, place: int) -> None:
+    def _close(self, place: int) -> None:
+        thought = self._thoughts.pop(place, None)
+        detail = None if thought is None else thought.detail(place, self._target.source)
+        if detail is not None:
+            self._say(Step(reasoning_details=[detail]))
         call = self._calls.pop(place, None)
         if call is not None and not call.spoken:
             # No fragment came: the arguments are those of the start event, "{}" for a tool without any.
@@ -216,8 +229,8 @@ class Stream:
         if self._ended or self.finish is None:
             return
         self._ended = True
-        for place in list(self._calls):
-            self._close_call(place)
+        for place in [*self._thoughts, *self._calls]:
+            self._close(place)
         if not self._answered and self._held_text:
             self._say(wire.Delta(content="".join(self._held_text)))
         self._out.append(self._chunks().delta(wire.Delta(), self.finish))

@@ -6,7 +6,7 @@ Formats: the enumerations ImageFormat and DocumentFormat of the Bedrock Runtime 
 import re
 from typing import Any, Final
 
-from adapters._anthropic.messages import File, ImageUrl, Part, invalid
+from adapters._chat.request import File, invalid
 from proxy.adapter import not_sent
 
 _IMAGES: Final = {
@@ -35,11 +35,8 @@ _ILLEGAL: Final = re.compile(r"[^A-Za-z0-9()\[\]-]+")
 _MAX_NAME: Final = 200
 
 
-def image(part: Part, where: str) -> dict[str, Any]:
-    """Return the block of an image part."""
-    url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
-    if not url:
-        raise invalid("an image part needs a url", where)
+def image(url: str, where: str) -> dict[str, Any]:
+    """Return the block of an image."""
     kind, data = _inlined(url, where)
     if kind not in _IMAGES:
         raise not_sent(f"Bedrock takes no image of type {kind or 'unknown'}", where)

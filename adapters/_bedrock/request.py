@@ -10,13 +10,23 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic.messages import Message, invalid
 from adapters._anthropic.models import accepted_schema
-from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, schema_object
+from adapters._anthropic.tools import schema_object
 from adapters._bedrock.messages import Conversation, legal_name
 from adapters._bedrock.models import family_for
 from adapters._bedrock.thinking import Given, think
-from adapters._bedrock.tools import declare, names_in
+from adapters._bedrock.tools import declare
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    MaybeRaw,
+    Message,
+    ResponseFormat,
+    ToolFields,
+    forwarded,
+    invalid,
+)
+from adapters._chat.tools import client_names
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -31,24 +41,13 @@ _MAX_PAIRS: Final = 16
 _TIERS: Final = {"default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 class _Body(ToolFields, kw_only=True):
     """Every field that has a meaning here. `thinking`, `top_k` and the last four are not OpenAI's: Claude's own,
     everybody's, and Bedrock's own, which go through as they are.
     """
 
     messages: list[Message]
-    response_format: _ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
     stop: str | list[str] | None = None
     max_completion_tokens: Number | None = None
     max_tokens: Number | None = None
@@ -89,7 +88,7 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
 
 def original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Bedrock saw, those that had to be changed only."""
-    return {legal_name(name): name for name in names_in(_decode(request.raw)) if legal_name(name) != name}
+    return client_names(_decode(request.raw), Conversation.language, legal_name)
 
 
 def _decode(raw: bytes) -> _Body:
@@ -123,7 +122,7 @@ class _Draft:
             name for name, value in _fields.decode(request.raw).items() if name not in _KNOWN and value not in NOTHING
         ]
         self._refuse()
-        self._talk = Conversation(self._body.messages, self._family)
+        self._talk = Conversation(self._body.messages, target.source, self._family)
         self.dropped += self._talk.dropped
         self.out: dict[str, Any] = {"messages": self._talk.turns}
         self.own: dict[str, Any] = {}
@@ -133,6 +132,8 @@ class _Draft:
         self._add_sampling()
         self._add_stops()
         self._add_rest()
+        # What Converse does not know may be the model's own.
+        self._left_out = forwarded(self.own, self.dropped, request.raw, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
@@ -143,7 +144,7 @@ class _Draft:
             "additionalModelRequestFields": self.own,
         }
         self.out |= {name: part for name, part in parts.items() if part}
-        return Rendered(self._path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(self._path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _refuse(self) -> None:
         if self._body.n is not None and self._body.n > 1:
@@ -173,7 +174,7 @@ class _Draft:
             given = {name: value for name, value in given.items() if value}
             self.out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": given}}}
 
-    def _schema(self, wanted: _ResponseFormat, *, emulated: bool) -> dict[str, Any] | None:
+    def _schema(self, wanted: ResponseFormat, *, emulated: bool) -> dict[str, Any] | None:
         """Return the schema of the answer, None when the client gave none."""
         given = wanted.json_schema
         if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
@@ -194,7 +195,7 @@ class _Draft:
         given = Given(
             limit=limit,
             max_output=target.max_output,
-            may=not (self._forced or self._talk.prefilled or self._talk.in_tool_loop),
+            may=not (self._forced or self._talk.prefilled or self._talk.thoughtless),
             forced=self._forced,
             sampled=body.temperature is not None or body.top_p is not None,
         )

@@ -4,7 +4,8 @@ Format: OpenAI API reference, "Create chat completion".
 """
 
 import re
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,13 +28,31 @@ class ImageUrl(msgspec.Struct, omit_defaults=True):
     detail: str | None = None
 
 
+class InputAudio(msgspec.Struct):
+    """Sound in base64."""
+
+    data: str = ""
+    format: str = ""
+
+
+class File(msgspec.Struct):
+    """A file in the request, or one uploaded to its provider before."""
+
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
 class Part(msgspec.Struct):
-    """One content part; `type` says which of the other fields counts."""
+    """One content part; `type` says which of the other fields counts. `cache_control` is Anthropic's own."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: str | ImageUrl | None = None
+    input_audio: InputAudio | None = None
+    file: File | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class Called(msgspec.Struct):
@@ -44,10 +63,11 @@ class Called(msgspec.Struct):
 
 
 class ToolCall(msgspec.Struct):
-    """One call in an assistant message."""
+    """One call in an assistant message. `extra_content` is where Google's OpenAI endpoint puts signatures."""
 
     id: str = ""
     function: Called | None = None
+    extra_content: Any = None
 
 
 class Message(msgspec.Struct):
@@ -61,15 +81,17 @@ class Message(msgspec.Struct):
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: Any = None
 
 
 class Function(msgspec.Struct):
-    """A declared function; `parameters` is a JSON schema."""
+    """A declared function; `parameters` is a JSON schema, `cache_control` Anthropic's own."""
 
     name: str
     description: str | None = None
     parameters: MaybeRaw = UNSET
     strict: bool | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class Tool(msgspec.Struct):
@@ -77,6 +99,7 @@ class Tool(msgspec.Struct):
 
     type: str = "function"
     function: Function | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class AllowedTools(msgspec.Struct):
@@ -97,6 +120,8 @@ class ToolChoice(msgspec.Struct):
 class JsonSchema(msgspec.Struct):
     """A schema and what it is called."""
 
+    name: str = ""
+    description: str | None = None
     schema: MaybeRaw = UNSET
 
 
@@ -107,15 +132,20 @@ class ResponseFormat(msgspec.Struct):
     json_schema: JsonSchema | None = None
 
 
-class Chat(msgspec.Struct, kw_only=True):
-    """The fields that have a meaning in every translated language; a language adds its own."""
+class ToolFields(msgspec.Struct, kw_only=True):
+    """The fields of a request that are about tools. `functions` and `function_call` are the older spelling."""
 
-    messages: list[Message]
     tools: list[Tool] | None = None
     functions: list[Function] | None = None
     tool_choice: str | ToolChoice | None = None
     function_call: str | Called | None = None
     parallel_tool_calls: bool | None = None
+
+
+class Chat(ToolFields, kw_only=True):
+    """The fields that have a meaning in every translated language; a language adds its own."""
+
+    messages: list[Message]
     response_format: ResponseFormat | None = None
     stop: str | list[str] | None = None
     max_completion_tokens: Number | None = None
@@ -173,6 +203,18 @@ def read(
     if "audio" in (chat.modalities or ()):
         raise not_sent(f"{language} gives no audio", "modalities")
     return chat, [name for name, value in given.items() if name not in known and value not in NOTHING]
+
+
+def forwarded(out: dict[str, Any], dropped: Iterable[str], raw: bytes, target: Target) -> tuple[str, ...]:
+    """Return the names of what is left out in the end, each once. Where `target` forwards, what the client gave at the
+    top of its request goes into `out` as it is, and the provider may judge it; what stands deeper cannot.
+    """
+    names = tuple(dict.fromkeys(dropped))
+    if not (names and target.forward):
+        return names
+    given = _fields.decode(raw)
+    out |= {name: given[name] for name in names if name in given and name not in out}
+    return tuple(name for name in names if name not in given or out[name] is not given[name])
 
 
 def limit_of(chat: Chat, target: Target) -> int | None:

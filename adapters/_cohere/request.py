@@ -14,6 +14,7 @@ from adapters._chat.request import (
     Chat,
     MaybeRaw,
     format_of,
+    forwarded,
     invalid,
     known_to,
     limit_of,
@@ -77,7 +78,7 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         value = getattr(body, name)
         if value is not UNSET and value not in NOTHING:
             out[name] = value
-    return Rendered("/chat", msgspec.json.encode(out), {}, tuple(dropped))
+    return Rendered("/chat", msgspec.json.encode(out), {}, forwarded(out, dropped, request.raw, target))
 
 
 def _add_numbers(body: _Body, out: dict[str, Any], dropped: list[str]) -> None:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.reasoning import GEMINI, STAMP, Detail, Said
 from adapters._gemini.faults import fault_inside, nonsense
-from adapters._gemini.models import bare_name
-from adapters._gemini.request import client_names
+from adapters._gemini.request import client_names, source_of
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.errors import UnavailableError
@@ -194,7 +194,7 @@ class Names:
 
     def __init__(self, request: ChatRequest, target: Target, surface: str) -> None:
         self._request = request
-        self._source = f"{surface}/{bare_name(target.model)}"
+        self._source = source_of(target, surface)
 
     def call(self, part: Part, number: int, response_id: str | None) -> Called:
         """Return OpenAI's call, the `number`-th of its message."""
@@ -204,10 +204,17 @@ class Names:
         told = client_names(self._request).get(name, name) if name[-9:-8] == "_" else name
         extra = None
         if part.thought_signature:
-            extra = {"google": {"thought_signature": part.thought_signature, "source": self._source}}
+            extra = {"google": {"thought_signature": part.thought_signature, STAMP: self._source}}
         seed = response_id or f"{self._request.created} {name} {text}"
         call_id = made.id or f"call_{zlib.crc32(seed.encode()):08x}_{number}"
         return Called(wire.Function(told, text), id=call_id, type="function", extra_content=extra)
+
+    def detail(self, part: Part, index: int, call: Called | None) -> Detail | None:
+        """Return what has to come back with the `index`-th part, None when that is nothing."""
+        if not part.thought_signature:
+            return None
+        id = None if call is None else call.id
+        return Detail("reasoning.encrypted", GEMINI, index, self._source, id=id, data=part.thought_signature)
 
 
 def parse(body: bytes, request: ChatRequest, target: Target, surface: str) -> Reply:
@@ -237,16 +244,19 @@ def _choice(number: int, candidate: Candidate, names: Names, answer: Answer) -> 
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[wire.ToolCall] = []
-    for part in candidate.parts:
+    details: list[Detail | None] = []
+    for place, part in enumerate(candidate.parts):
+        call = None
         if part.function_call is not None:
-            calls.append(names.call(part, len(calls), answer.response_id))
+            call = names.call(part, len(calls), answer.response_id)
+            calls.append(call)
         elif part.text:
             (thoughts if part.thought else texts).append(part.text)
+        details.append(names.detail(part, place, call))
     if candidate.finish_reason is None and not (texts or calls):
         raise nonsense()
-    message = wire.Message("".join(texts) or (None if calls else ""))
-    if thoughts:
-        message.reasoning_content = "".join(thoughts)
+    message = Said("".join(texts) or (None if calls else ""))
+    message.think("".join(thoughts), details)
     if calls:
         message.tool_calls = calls
     finish = finish_word(candidate.finish_reason, called=bool(calls))

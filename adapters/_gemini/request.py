@@ -10,12 +10,19 @@ from urllib.parse import quote
 
 import msgspec
 
-from adapters._chat.request import NOTHING, UNSET, MaybeRaw
-from adapters._gemini.media import invalid
-from adapters._gemini.messages import Conversation, Message
+from adapters._chat.request import (
+    NOTHING,
+    Message,
+    ResponseFormat,
+    ToolFields,
+    forwarded,
+    invalid,
+)
+from adapters._chat.tools import client_names as names_for
+from adapters._gemini.messages import Conversation, legal_name
 from adapters._gemini.models import Rules, bare_name, rules_for
 from adapters._gemini.schema import accepted_schema
-from adapters._gemini.tools import Declared, ToolFields, declare, original_names
+from adapters._gemini.tools import Declared, declare
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -30,17 +37,6 @@ _MAX_ANSWERS: Final = 8
 _MAX_SEED: Final = 0x7FFF_FFFF
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 class _ExtraBody(msgspec.Struct):
     google: dict[str, msgspec.Raw] = {}
 
@@ -51,7 +47,7 @@ class _Body(ToolFields, kw_only=True):
     """
 
     messages: list[Message]
-    response_format: _ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
     stop: str | list[str] | None = None
     max_completion_tokens: Number | None = None
     max_tokens: Number | None = None
@@ -80,14 +76,19 @@ _KNOWN: Final = frozenset({*_Body.__struct_fields__, "model", "stream", "stream_
 def render(request: ChatRequest, target: Target, surface: str) -> Rendered:
     """Return Gemini's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""
     try:
-        return _Draft(request, target, f"{surface}/{bare_name(target.model)}").rendered(request, target)
+        return _Draft(request, target, surface).rendered(request, target)
     except RecursionError:
         raise not_sent("the request is nested too deeply") from None
 
 
+def source_of(target: Target, surface: str) -> str:
+    """Return whose signatures a model's are: they are good at the surface they were made at, and nowhere else."""
+    return f"{target.provider or surface}/{bare_name(target.model)}"
+
+
 def client_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's names of those tools that Gemini knows by another one."""
-    return original_names(_tool_fields.decode(request.raw))
+    return names_for(_tool_fields.decode(request.raw), Conversation.language, legal_name)
 
 
 def _decode(raw: bytes) -> _Body:
@@ -102,7 +103,7 @@ def _decode(raw: bytes) -> _Body:
 class _Draft:
     """One request in the making: `out` is Gemini's body, `config` its generationConfig, `dropped` what was left out."""
 
-    def __init__(self, request: ChatRequest, target: Target, source: str) -> None:
+    def __init__(self, request: ChatRequest, target: Target, surface: str) -> None:
         self._body = body = _decode(request.raw)
         self._rules = rules = rules_for(target.model)
         self.config: dict[str, Any] = {}
@@ -111,7 +112,7 @@ class _Draft:
         ]
         if "audio" in (body.modalities or ()):
             raise not_sent("Gemini's chat models give no audio", "modalities")
-        talk = Conversation(body.messages, rules, source)
+        talk = Conversation(body.messages, source_of(target, surface), rules)
         declared = declare(body)
         self.dropped += declared.dropped
         self._add_sampling(target)
@@ -125,16 +126,17 @@ class _Draft:
             self.out["tools"] = [{"functionDeclarations": declared.tools}]
         if declared.config is not None:
             self.out["toolConfig"] = declared.config
-        self._add_tier(source)
+        self._add_tier(surface)
         self._add_own()
         if self.config:
             self.out["generationConfig"] = self.config
+        self._left_out = forwarded(self.out, self.dropped, request.raw, target)
 
     def rendered(self, request: ChatRequest, target: Target) -> Rendered:
         """Return the finished request."""
         act = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
         path = f"/models/{quote(bare_name(target.model), safe='')}{act}"
-        return Rendered(path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _add_sampling(self, target: Target) -> None:
         body, limit = self._body, self._body.max_completion_tokens
@@ -155,7 +157,7 @@ class _Draft:
         self.config |= {name: value for name, value in given.items() if value is not None}
         penalties = {"presencePenalty": body.presence_penalty, "frequencyPenalty": body.frequency_penalty}
         for name, value in penalties.items():
-            if value and self._rules.penalties:
+            if value and (self._rules.penalties or target.forward):
                 self.config[name] = value
             elif value:
                 self.dropped.append("presence_penalty" if name == "presencePenalty" else "frequency_penalty")
@@ -219,7 +221,7 @@ class _Draft:
         if schema is not None:
             self.config["responseJsonSchema"] = schema
 
-    def _schema(self, wanted: _ResponseFormat) -> msgspec.Raw | dict[str, Any] | None:
+    def _schema(self, wanted: ResponseFormat) -> msgspec.Raw | dict[str, Any] | None:
         """Return the schema of the answer, None when the client gave none."""
         given = wanted.json_schema
         if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
@@ -230,11 +232,11 @@ class _Draft:
         found = msgspec.json.decode(schema, type=dict[str, msgspec.Raw]) if isinstance(schema, msgspec.Raw) else schema
         return {"description": given.description, **found}
 
-    def _add_tier(self, source: str) -> None:
+    def _add_tier(self, surface: str) -> None:
         tier = self._body.service_tier
         if tier is None or tier in _DEFAULT_TIERS:
             return
-        if tier in _TIERS and source.startswith("gemini/"):
+        if tier in _TIERS and surface == "gemini":
             self.out["serviceTier"] = _TIERS[tier]
         else:
             self.dropped.append("service_tier")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.reasoning import Step
 from adapters._gemini.faults import fault_inside
 from adapters._gemini.reply import (
     Answer,
@@ -25,15 +26,17 @@ from proxy.wire import ChatRequest, Usage
 
 # An error between the events comes as bare JSON; more than this of it is not kept.
 _MAX_STRAY: Final = 64 * 1024
+_SILENCE: Final = Step()
 
 
 class _Choice:
-    """One candidate: how many calls it has made, and its last reason to stop."""
+    """One candidate: how many calls it has made, in how many parts, and its last reason to stop."""
 
-    __slots__ = ("called", "reason")
+    __slots__ = ("called", "parts", "reason")
 
     def __init__(self) -> None:
         self.called = 0
+        self.parts = 0
         self.reason: str | int | None = None
 
     @property
@@ -147,19 +150,24 @@ class Stream:
         choice = self._open(index, answer)
         logprobs = openai_logprobs(candidate.logprobs_result)
         for part in candidate.parts:
+            call = None
+            delta = Step()
             if part.function_call is not None:
                 call = self._names.call(part, choice.called, self._response_id)
                 call.index = choice.called
                 choice.called += 1
-                delta = wire.Delta(tool_calls=[call])
-            elif not part.text:
-                continue
-            elif part.thought:
-                delta = wire.Delta(reasoning_content=part.text)
-            else:
-                delta = wire.Delta(content=part.text)
-            self._say(delta, index, logprobs)
-            logprobs = None
+                delta.tool_calls = [call]
+            elif part.text and part.thought:
+                delta.reasoning_content = part.text
+            elif part.text:
+                delta.content = part.text
+            detail = self._names.detail(part, choice.parts, call)
+            choice.parts += 1
+            if detail is not None:
+                delta.reasoning_details = [detail]
+            if delta != _SILENCE:
+                self._say(delta, index, logprobs)
+                logprobs = None
         if logprobs is not None:
             self._say(wire.Delta(content=""), index, logprobs)
         if candidate.finish_reason is not None:

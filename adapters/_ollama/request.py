@@ -16,6 +16,7 @@ from adapters._chat.request import (
     MaybeRaw,
     Message,
     format_of,
+    forwarded,
     invalid,
     known_to,
     limit_of,
@@ -93,7 +94,9 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     if body.keep_alive is not UNSET:
         out["keep_alive"] = body.keep_alive
     _add_thinking(body, out, dropped)
-    return Rendered("/api/chat", msgspec.json.encode(out), {}, tuple(dropped), json_lines=True)
+    return Rendered(
+        "/api/chat", msgspec.json.encode(out), {}, forwarded(out, dropped, request.raw, target), json_lines=True
+    )
 
 
 def _options(body: _Body, target: Target) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def _add_calls(turn: Turn, message: Message, where: str, names: dict[str, str]) 
     if message.reasoning_content:
         turn["thinking"] = message.reasoning_content
     calls = []
-    for call_id, called in calls_of(message, where, LANGUAGE):
+    for call_id, called, _ in calls_of(message, where, LANGUAGE):
         names[call_id] = called.name
         calls.append({"id": call_id, "function": {"name": called.name, "arguments": arguments_of(called)}})
     if calls:

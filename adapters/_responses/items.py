@@ -1,23 +1,23 @@
 """The items of a response: messages, calls, reasoning. What a provider works through by itself is passed over.
 
 Every other item may have any shape, so an item is read by its type only. Reasoning comes as a summary, or from some
-providers as it is; encrypted reasoning belongs to the call that follows it, and has to come back with it.
+providers as it is; what is encrypted of it has to come back with the calls that it led to.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from adapters._chat import request
 from adapters._chat.chunks import plain
+from adapters._chat.reasoning import Detail, Said, Step, returned
 from proxy import wire
-from proxy.adapter import Target
 from proxy.wire import Number
 
 # What stands between two parts of a summary.
 GAP: Final = "\n\n"
-# Where encrypted reasoning is kept in `tool_calls[].extra_content`.
-KEPT: Final = "openai"
+# How OpenRouter calls what is encrypted by OpenAI.
+FORMAT: Final = "openai-responses-v1"
 
 
 class Part(msgspec.Struct):
@@ -48,23 +48,17 @@ class _Kind(msgspec.Struct):
     type: str = ""
 
 
-class Message(wire.Message):
+class Message(Said):
     """A message that may cite web pages."""
 
     annotations: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Delta(wire.Delta, omit_defaults=True):
+class Delta(Step):
     """A step of one; it may also refuse."""
 
     refusal: str | None = None
     annotations: list[dict[str, Any]] | None = None
-
-
-class Called(wire.ToolCall, omit_defaults=True):
-    """A call with the reasoning that has to come back with it."""
-
-    extra_content: dict[str, Any] | None = None
 
 
 CALL: Final = "function_call"
@@ -93,49 +87,43 @@ def arguments_of(item: Item) -> str:
     return plain(item.arguments) or "{}"
 
 
-class Keeper:
-    """Gives each call the encrypted reasoning that led to it. One object per answer.
+def call_of(item: Item, arguments: str, index: int | None = None) -> wire.ToolCall:
+    """Return OpenAI's call, whole or (with `index`) begun."""
+    function = wire.Function(plain(item.name), arguments)
+    return wire.ToolCall(function, index, plain(item.call_id) or plain(item.id), "function")
 
-    Reasoning before a hosted tool's call is let go: the API wants it followed by that call, which a chat cannot hold.
+
+class Keeper:
+    """Keeps the encrypted reasoning that an answer begins with. One object per answer.
+
+    The API wants reasoning followed by the very item that it led to. What comes later in an answer stands between
+    items whose order is lost in a chat, so it is let go.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._source = source_of(target)
-        self._kept: list[dict[str, Any]] = []
+    __slots__ = ("_begun", "_source", "kept")
+
+    def __init__(self, source: str) -> None:
+        self.kept: list[Detail] = []
+        self._begun = False
+        self._source = source
 
     def saw(self, item: Item) -> None:
         """Note an item that is complete."""
-        if item.type not in _READ:
-            self._kept = []
-        elif item.type == REASONING and isinstance(item.encrypted_content, str) and item.encrypted_content:
-            summary = [{"type": "summary_text", "text": plain(part.text)} for part in item.summary or ()]
-            self._kept.append({"id": item.id, "summary": summary, "encrypted_content": item.encrypted_content})
-
-    def call(self, item: Item, arguments: str, index: int | None = None) -> Called:
-        """Return OpenAI's call, with the reasoning since the last one."""
-        extra = {KEPT: {"reasoning": self._kept, "source": self._source}} if self._kept else None
-        self._kept = []
-        function = wire.Function(plain(item.name), arguments)
-        return Called(function, index, plain(item.call_id) or plain(item.id), "function", extra)
+        self._begun = self._begun or item.type != REASONING
+        data = item.encrypted_content
+        if not self._begun and isinstance(data, str) and data:
+            own = item.id if isinstance(item.id, str) else None
+            self.kept.append(Detail("reasoning.encrypted", FORMAT, len(self.kept), self._source, id=own, data=data))
 
 
-def source_of(target: Target) -> str:
-    """Return where encrypted reasoning can be read again: at this provider, by this model."""
-    return f"{target.provider}/{target.model}"
-
-
-def returned(extra: Any, target: Target) -> Iterator[dict[str, Any]]:
-    """Yield the reasoning that came with a call; none when it was made elsewhere, or is not what we gave."""
-    kept = extra.get(KEPT) if isinstance(extra, dict) else None
-    if not isinstance(kept, dict) or kept.get("source") != source_of(target):
-        return
-    found = kept.get("reasoning")
-    for one in found if isinstance(found, list) else ():
-        if isinstance(one, dict) and isinstance(one.get("encrypted_content"), str):
-            summary = one.get("summary")
-            item = {"type": REASONING, "summary": summary if isinstance(summary, list) else []}
-            item |= {name: one[name] for name in ("id", "encrypted_content") if isinstance(one.get(name), str)}
-            yield item
+def returned_items(message: request.Message, source: str) -> list[dict[str, Any]]:
+    """Return the reasoning that came back with a message, as items; none when it was made elsewhere."""
+    found: list[dict[str, Any]] = []
+    for detail in returned(message, source):
+        if detail.data:
+            own = {} if detail.id is None else {"id": detail.id}
+            found.append({"type": REASONING, **own, "summary": [], "encrypted_content": detail.data})
+    return found
 
 
 class Citation(msgspec.Struct):

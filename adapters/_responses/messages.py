@@ -8,13 +8,10 @@ import hashlib
 import mimetypes
 from typing import Any, Final
 
-import msgspec
-
 from adapters._chat import messages, request
-from adapters._chat.messages import answered_call, image_of, text_of
-from adapters._chat.request import NOTHING, UNSET, Called, MaybeRaw, invalid
-from adapters._responses.items import CALL, returned
-from proxy.adapter import Target, not_sent
+from adapters._chat.messages import answered_call, calls_of, image_of, text_of
+from adapters._chat.request import NOTHING, UNSET, Called, File, MaybeRaw, invalid
+from adapters._responses.items import CALL, returned_items
 
 Item = dict[str, Any]
 
@@ -26,35 +23,16 @@ _RESULT: Final = "function_call_output"
 _TEXTS: Final = frozenset({"text", "refusal"})
 
 
-class File(msgspec.Struct):
-    """A file: in the request, uploaded to the provider before, or somewhere on the web."""
-
-    file_id: str | None = None
-    file_data: str | None = None
-    file_url: str | None = None
-    filename: str | None = None
-
-
 class Part(request.Part):
-    """A content part, with what only this API takes."""
+    """A content part, with OpenAI's own mark for its cache."""
 
-    file: File | None = None
     prompt_cache_breakpoint: MaybeRaw = UNSET
-
-
-class ToolCall(msgspec.Struct):
-    """One call in an assistant message. `extra_content` is where we put encrypted reasoning."""
-
-    id: str = ""
-    function: Called | None = None
-    extra_content: Any = None
 
 
 class Message(request.Message):
     """One message of any role."""
 
     content: str | list[Part] | None = None  # type: ignore[assignment]
-    tool_calls: list[ToolCall] | None = None  # type: ignore[assignment]
 
 
 class Talk:
@@ -63,10 +41,10 @@ class Talk:
     `_open` are the results so far, by call; `stored` says that the provider may know calls that are not here.
     """
 
-    def __init__(self, target: Target, *, apart: bool, stored: bool) -> None:
+    def __init__(self, source: str, *, apart: bool, stored: bool) -> None:
         self.items: list[Item] = []
         self.instructions: list[str] | None = [] if apart else None
-        self._target = target
+        self._source = source
         self._stored = stored
         self._open: dict[str, Item] = {}
 
@@ -92,21 +70,12 @@ class Talk:
         self.items.append({"role": role, "content": _content(message, where)})
 
     def _add_assistant(self, message: Message, where: str) -> None:
-        text = text_of(message, where, LANGUAGE)
-        calls = list(message.tool_calls or ())
-        if message.function_call is not None:
-            calls.append(ToolCall(f"function_{message.function_call.name}", message.function_call))
-        if calls:
-            self.items += returned(calls[0].extra_content, self._target)
+        text, calls = text_of(message, where, LANGUAGE), calls_of(message, where, LANGUAGE)
+        if text or calls:
+            self.items += returned_items(message, self._source)
         if text:
             self.items.append({"role": "assistant", "content": text})
-        results = []
-        for place, call in enumerate(calls):
-            if call.function is None:
-                raise not_sent(f"{LANGUAGE} is asked for function tools only", f"{where}.tool_calls")
-            if place:
-                self.items += returned(call.extra_content, self._target)
-            results.append(self._add_call(_short(call.id), call.function))
+        results = [self._add_call(_short(call.id), call.called) for call in calls]
         self.items += results
 
     def _add_call(self, id: str, called: Called) -> Item:
@@ -144,11 +113,9 @@ def _content(message: Message, where: str) -> str | list[Item]:
 def _output(message: Message, where: str) -> str | list[Item]:
     """Return a result: a text wherever it is only that, which all providers take."""
     parts = message.content if isinstance(message.content, list) else []
-    return (
-        text_of(message, where, LANGUAGE)
-        if _TEXTS.issuperset(part.type for part in parts)
-        else _content(message, where)
-    )
+    if _TEXTS.issuperset(part.type for part in parts):
+        return text_of(message, where, LANGUAGE)
+    return _content(message, where)
 
 
 def _part(part: Part, where: str) -> Item:
@@ -169,10 +136,8 @@ def _part(part: Part, where: str) -> Item:
 def _file(file: File, where: str) -> Item:
     if file.file_id:
         return {"file_id": file.file_id}
-    if file.file_url:
-        return {"file_url": file.file_url}
     if not file.file_data:
-        raise invalid("a file part needs file_data, file_id or file_url", where)
+        raise invalid("a file part needs file_data or file_id", where)
     name = file.filename or "file.pdf"
     data = file.file_data
     if data[:5].lower() != "data:":

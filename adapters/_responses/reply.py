@@ -17,6 +17,7 @@ from adapters._responses.items import (
     Keeper,
     Message,
     arguments_of,
+    call_of,
     citations,
     item_of,
     logprobs_of,
@@ -198,7 +199,7 @@ def fault_in(event: bytes) -> UpstreamError:
 
 
 def _told(response: Response, request: ChatRequest, target: Target) -> Reply:
-    said = _Said(target)
+    said = _Said(target.source)
     for raw in response.output or ():
         said.add(raw)
     finish = response.finish(called=bool(said.calls))
@@ -219,10 +220,10 @@ def _told(response: Response, request: ChatRequest, target: Target) -> Reply:
 class _Said:
     """The message that the items of a response make together."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, source: str) -> None:
         self.calls: list[wire.ToolCall] = []
         self.logprobs: list[dict[str, Any]] = []
-        self._keeper = Keeper(target)
+        self._keeper = Keeper(source)
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._thoughts: list[str] = []
@@ -233,7 +234,7 @@ class _Said:
         item = item_of(raw)
         self._keeper.saw(item)
         if item.type == CALL:
-            self.calls.append(self._keeper.call(item, arguments_of(item)))
+            self.calls.append(call_of(item, arguments_of(item)))
         elif item.type == REASONING:
             self._thoughts += thoughts_of(item)
         elif item.type == MESSAGE:
@@ -247,8 +248,7 @@ class _Said:
         """Return the whole of it."""
         text, refusal = "".join(self._texts), "".join(self._refusals)
         message = Message(text or (None if self.calls or refusal else ""), refusal=refusal or None)
-        if self._thoughts:
-            message.reasoning_content = GAP.join(self._thoughts)
+        message.think(GAP.join(self._thoughts), self._keeper.kept)
         if self.calls:
             message.tool_calls = self.calls
         if self._citations:

@@ -16,6 +16,7 @@ from adapters._chat.request import (
     MaybeRaw,
     ResponseFormat,
     format_of,
+    forwarded,
     known_to,
     limit_of,
     read,
@@ -38,8 +39,6 @@ QUIRKS: Final = frozenset({INITIATOR, INSTRUCTIONS, STREAM_ONLY, NO_LIMIT, SUMMA
 
 
 class _JsonSchema(JsonSchema):
-    name: str = "answer"
-    description: str | None = None
     strict: bool | None = None
 
 
@@ -96,6 +95,7 @@ _NO_WORD: Final[dict[str, tuple[Any, ...]]] = {
     "top_k": (),
 }
 _MIN_LIMIT: Final = 16
+_NAME: Final = "answer"  # of a schema that has none
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 _LOGPROBS: Final = "message.output_text.logprobs"
 
@@ -124,12 +124,12 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         if value is not UNSET and value not in NOTHING:
             out[name] = value
     headers = initiator(request) if INITIATOR in target.quirks else {}
-    return Rendered("/responses", msgspec.json.encode(out), headers, tuple(dropped))
+    return Rendered("/responses", msgspec.json.encode(out), headers, forwarded(out, dropped, request.raw, target))
 
 
 def _said(body: _Body, target: Target) -> dict[str, Any]:
     stored = body.previous_response_id is not UNSET and body.previous_response_id not in NOTHING
-    talk = Talk(target, apart=INSTRUCTIONS in target.quirks, stored=stored)
+    talk = Talk(target.source, apart=INSTRUCTIONS in target.quirks, stored=stored)
     for position, message in enumerate(body.messages):
         talk.add(message, f"messages[{position}]")
     if talk.instructions is None:
@@ -168,7 +168,7 @@ def _add_text(body: _Body, out: dict[str, Any]) -> None:
     wanted = format_of(body)
     given = None if body.response_format is None else body.response_format.json_schema
     if wanted is not None and wanted.schema is not None and given is not None:
-        text["format"] = {"type": "json_schema", "name": given.name, "schema": wanted.schema}
+        text["format"] = {"type": "json_schema", "name": given.name or _NAME, "schema": wanted.schema}
         text["format"]["strict"] = bool(given.strict)
         if given.description:
             text["format"]["description"] = given.description

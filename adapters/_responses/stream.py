@@ -21,6 +21,7 @@ from adapters._responses.items import (
     Keeper,
     Part,
     arguments_of,
+    call_of,
     citations,
     item_of,
     logprobs_of,
@@ -71,7 +72,7 @@ class Stream(Chunks):
 
     def __init__(self, request: ChatRequest, target: Target) -> None:
         super().__init__(request, target, sse.Decoder())
-        self._keeper = Keeper(target)
+        self._keeper = Keeper(target.source)
         self._items: dict[int, _Told] = {}
         self._thought: tuple[int, int] | None = None
 
@@ -133,6 +134,13 @@ class Stream(Chunks):
         if found.response is not None:
             self._end(found.response)
 
+    def _say(self, delta: wire.Delta, logprobs: object = None) -> None:
+        """Tell a step. Encrypted reasoning waits for the first: by itself it is nothing that a client could use."""
+        if self._keeper.kept and delta.reasoning_content is None:
+            kept, self._keeper.kept = self._keeper.kept, []
+            super()._say(Delta(reasoning_details=kept))
+        super()._say(delta, logprobs)
+
     def _item(self, place: int) -> _Told:
         return self._items.setdefault(place, _Told())
 
@@ -168,7 +176,7 @@ class Stream(Chunks):
         if item.type == CALL and told.call is None:
             arguments = plain(item.arguments)
             told.call, told.said, self.called = self.called, bool(arguments), self.called + 1
-            self._say(wire.Delta(tool_calls=[self._keeper.call(item, arguments, told.call)]))
+            self._say(wire.Delta(tool_calls=[call_of(item, arguments, told.call)]))
         return told
 
     def _finish(self, place: int, item: Item) -> None:
