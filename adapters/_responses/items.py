@@ -107,9 +107,13 @@ class Keeper:
         self._begun = False
         self._source = source
 
-    def saw(self, item: Item) -> None:
-        """Note an item that is complete."""
+    def begins(self, item: Item) -> None:
+        """Note that an item has begun: what is reasoned after one of another type is not kept."""
         self._begun = self._begun or item.type != REASONING
+
+    def ends(self, item: Item) -> None:
+        """Note an item that is complete."""
+        self.begins(item)
         data = item.encrypted_content
         if not self._begun and isinstance(data, str) and data:
             own = item.id if isinstance(item.id, str) else None

@@ -232,7 +232,7 @@ class _Said:
     def add(self, raw: msgspec.Raw) -> None:
         """Take an item. Raises msgspec.DecodeError for one that is broken."""
         item = item_of(raw)
-        self._keeper.saw(item)
+        self._keeper.ends(item)
         if item.type == CALL:
             self.calls.append(call_of(item, arguments_of(item)))
         elif item.type == REASONING:

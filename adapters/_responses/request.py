@@ -124,7 +124,8 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         if value is not UNSET and value not in NOTHING:
             out[name] = value
     headers = initiator(request) if INITIATOR in target.quirks else {}
-    return Rendered("/responses", msgspec.json.encode(out), headers, forwarded(out, dropped, request.raw, target))
+    left_out = forwarded(out, dropped, request.raw, target)
+    return Rendered("/responses", msgspec.json.encode(out), headers, left_out)
 
 
 def _said(body: _Body, target: Target) -> dict[str, Any]:

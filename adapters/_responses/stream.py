@@ -172,6 +172,7 @@ class Stream(Chunks):
 
     def _begin(self, place: int, item: Item) -> _Told:
         """Begin a call, with the arguments that it may have already."""
+        self._keeper.begins(item)
         told = self._item(place)
         if item.type == CALL and told.call is None:
             arguments = plain(item.arguments)
@@ -181,7 +182,7 @@ class Stream(Chunks):
 
     def _finish(self, place: int, item: Item) -> None:
         """Tell an item that was not told in pieces."""
-        self._keeper.saw(item)
+        self._keeper.ends(item)
         told = self._begin(place, item)
         if item.type == MESSAGE and not told.cited:
             told.cited = self._finish_message(told, item.content or [])
@@ -195,7 +196,8 @@ class Stream(Chunks):
 
     def _finish_message(self, told: _Told, parts: list[Part]) -> bool:
         for part in () if told.said else parts:
-            self._say_words(told, Delta(content=plain(part.text), refusal=plain(part.refusal)), part.logprobs)
+            delta = Delta(content=plain(part.text) or None, refusal=plain(part.refusal) or None)
+            self._say_words(told, delta, part.logprobs)
         return self._cite([one for part in parts for one in citations(part.annotations)])
 
     def _end(self, response: Response) -> None:
