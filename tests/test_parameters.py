@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy import adapter
+from proxy.adapter import Target
+from proxy.wire import decode_chat
 from tests.conftest import CHAT, IN_ORDER, StartSidecar, StartUpstream, check_error
 from tests.fake_upstream import FakeUpstream, completion, events, reply, stream
 
@@ -132,3 +135,62 @@ def test_upstreams_know_whose_signatures_they_take() -> None:
 
     assert one is not None
     assert one.target.source == "a/m"
+
+
+LANGUAGES = {
+    "anthropic": "claude-opus-4-8",
+    "bedrock": "anthropic.claude-opus-4-8",
+    "cohere": "command-a-03-2025",
+    "gemini": "gemini-3.8-flash",
+    "ollama": "m",
+    "vertex": "gemini-3.8-flash",
+}
+STRICT = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}}
+
+
+def rendered(language: str, *, forward: bool = False, **fields: Any) -> tuple[Any, tuple[str, ...]]:
+    """The body of a translated request, and what it lacks."""
+    request = decode_chat(msgspec.json.encode({**CHAT, **fields}), 0)
+    found = adapter.load(language).render(request, Target(LANGUAGES[language], forward=forward))
+    return msgspec.json.decode(found.body), found.dropped
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_drops_and_forwards_by_name(language: str) -> None:
+    """What it has no word for is named, or sent as the client spelled it, once and at its place."""
+    given: dict[str, Any] = {"own": {"a": [1.5]}, "store": True}
+
+    assert set(rendered(language, **given)[1]) == {"own", "store"}
+    body, left_out = rendered(language, forward=True, **given)
+    place = body["additionalModelRequestFields"] if language == "bedrock" else body
+    assert ({name: place.get(name) for name in given}, left_out) == (given, ())
+
+
+@pytest.mark.parametrize("language", ["gemini", "vertex", "cohere", "ollama"])
+def test_what_stands_deeper_is_dropped_even_so(language: str) -> None:
+    """There is no place for it; the client is told."""
+    assert rendered(language, forward=True, tools=[STRICT])[1] == ("tools[0].function.strict",)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_default_is_nothing_to_drop(language: str) -> None:
+    """It says what a missing field says: no header, and nobody is passed over for it."""
+    plain: dict[str, Any] = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "n": 1,
+        "service_tier": "auto",
+        "logit_bias": {},
+    }
+    plain |= {"parallel_tool_calls": True, "verbosity": "medium", "logprobs": False, "store": False, "user": None}
+
+    assert rendered(language, **plain)[1] == ()
+
+
+def test_a_models_rules_do_not_hold_what_is_forwarded() -> None:
+    """The newest Claude and Gemini refuse these today; who forwards wants to know better."""
+    claude = rendered("anthropic", forward=True, temperature=0.5, top_p=0.5)[0]
+    gemini = rendered("gemini", forward=True, presence_penalty=0.5)
+
+    assert (claude["temperature"], claude["top_p"]) == (0.5, 0.5)
+    assert (gemini[0]["generationConfig"]["presencePenalty"], gemini[1]) == (0.5, ())

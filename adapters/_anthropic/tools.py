@@ -10,7 +10,7 @@ import msgspec
 
 from adapters._anthropic.messages import legal_name
 from adapters._anthropic.models import Rules, accepted_schema
-from adapters._chat.request import NOTHING, UNSET, Function, MaybeRaw, ToolFields, invalid
+from adapters._chat.request import NOTHING, UNSET, Function, MaybeRaw, ResponseFormat, ToolFields, invalid
 from adapters._chat.tools import Choice, choice_of, functions_of
 from proxy.adapter import not_sent
 
@@ -63,6 +63,21 @@ def schema_object(raw: msgspec.Raw, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise invalid("a JSON schema is an object", where)
     return found
+
+
+def answer_schema(wanted: ResponseFormat | None, *, native: bool) -> dict[str, Any] | None:
+    """Return the schema of the answer, None when the client gave none. Raises InvalidRequestError with `unsent` for an
+    answer that is no object where that has to come as the input of a tool: it is not `native` to the model.
+    """
+    given = wanted.json_schema if wanted is not None and wanted.type == "json_schema" else None
+    if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
+        return None
+    schema = schema_object(given.schema, "response_format.json_schema.schema")
+    if given.description:
+        schema.setdefault("description", given.description)
+    if not native and schema.setdefault("type", "object") != "object":
+        raise not_sent("this model's structured answers are objects", "response_format")
+    return schema
 
 
 def _tool(function: Function, mark: MaybeRaw, rules: Rules, where: str, dropped: list[str]) -> dict[str, Any]:

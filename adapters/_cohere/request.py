@@ -14,7 +14,6 @@ from adapters._chat.request import (
     Chat,
     MaybeRaw,
     format_of,
-    forwarded,
     invalid,
     known_to,
     limit_of,
@@ -68,7 +67,7 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     limit = limit_of(body, target)
     if limit is not None:
         out["max_tokens"] = limit
-    stops = stops_of(body)
+    stops = stops_of(body, dropped)
     if stops:
         out["stop_sequences"] = stops
     _add_numbers(body, out, dropped)
@@ -78,7 +77,8 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         value = getattr(body, name)
         if value is not UNSET and value not in NOTHING:
             out[name] = value
-    return Rendered("/chat", msgspec.json.encode(out), {}, forwarded(out, dropped, request.raw, target))
+    left_out = dropped.settled(out, target)
+    return Rendered("/chat", msgspec.json.encode(out), {}, left_out)
 
 
 def _add_numbers(body: _Body, out: dict[str, Any], dropped: list[str]) -> None:

@@ -16,7 +16,6 @@ from adapters._chat.request import (
     MaybeRaw,
     Message,
     format_of,
-    forwarded,
     invalid,
     known_to,
     limit_of,
@@ -88,21 +87,20 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     wanted = format_of(body)
     if wanted is not None:
         out["format"] = wanted.schema or "json"
-    options = _options(body, target)
+    options = _options(body, target, dropped)
     if options:
         out["options"] = options
     if body.keep_alive is not UNSET:
         out["keep_alive"] = body.keep_alive
     _add_thinking(body, out, dropped)
-    return Rendered(
-        "/api/chat", msgspec.json.encode(out), {}, forwarded(out, dropped, request.raw, target), json_lines=True
-    )
+    left_out = dropped.settled(out, target)
+    return Rendered("/api/chat", msgspec.json.encode(out), {}, left_out, json_lines=True)
 
 
-def _options(body: _Body, target: Target) -> dict[str, Any]:
+def _options(body: _Body, target: Target, dropped: list[str]) -> dict[str, Any]:
     given = {name: getattr(body, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    limit, stops = limit_of(body, target), stops_of(body)
+    limit, stops = limit_of(body, target), stops_of(body, dropped)
     if limit is not None:
         options["num_predict"] = limit
     if stops:
