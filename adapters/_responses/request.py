@@ -12,11 +12,11 @@ from adapters._chat.request import (
     NOTHING,
     UNSET,
     Chat,
+    Dropped,
     JsonSchema,
     MaybeRaw,
     ResponseFormat,
     format_of,
-    forwarded,
     known_to,
     limit_of,
     read,
@@ -86,14 +86,8 @@ _OWN: Final = (
     "max_tool_calls",
     "truncation",
 )
-# Fields of a chat that have no counterpart (API reference, "Create a model response"), and values that ask for nothing.
-_NO_WORD: Final[dict[str, tuple[Any, ...]]] = {
-    "stop": ("", []),
-    "seed": (),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "top_k": (),
-}
+# Fields of a chat that have no counterpart (API reference, "Create a model response").
+_NO_WORD: Final = ("stop", "seed", "frequency_penalty", "presence_penalty", "top_k")
 _MIN_LIMIT: Final = 16
 _NAME: Final = "answer"  # of a schema that has none
 _ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -103,7 +97,7 @@ _LOGPROBS: Final = "message.output_text.logprobs"
 def render(request: ChatRequest, target: Target) -> Rendered:
     """Return the request for a response. Raises InvalidRequestError with `unsent` for what it cannot carry."""
     body, dropped = read(request.raw, _body, _KNOWN, LANGUAGE)
-    dropped += [name for name, silent in _NO_WORD.items() if getattr(body, name) not in (None, *silent)]
+    dropped += [name for name in _NO_WORD if getattr(body, name) not in (None, [])]
     out: dict[str, Any] = {"model": target.model, **_said(body, target)}
     if request.stream or STREAM_ONLY in target.quirks:
         out["stream"] = True
@@ -124,7 +118,7 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         if value is not UNSET and value not in NOTHING:
             out[name] = value
     headers = initiator(request) if INITIATOR in target.quirks else {}
-    left_out = forwarded(out, dropped, request.raw, target)
+    left_out = dropped.settled(out, target)
     return Rendered("/responses", msgspec.json.encode(out), headers, left_out)
 
 
@@ -138,7 +132,7 @@ def _said(body: _Body, target: Target) -> dict[str, Any]:
     return {"instructions": "\n\n".join(filter(None, talk.instructions)), "input": talk.items}
 
 
-def _add_sampling(body: _Body, target: Target, out: dict[str, Any], dropped: list[str]) -> None:
+def _add_sampling(body: _Body, target: Target, out: dict[str, Any], dropped: Dropped) -> None:
     given: dict[str, Any] = {"temperature": body.temperature, "top_p": body.top_p}
     if body.logprobs:
         # Without a number the API gives no log probabilities at all.
@@ -181,7 +175,7 @@ def _add_text(body: _Body, out: dict[str, Any]) -> None:
         out["text"] = text
 
 
-def _add_tools(body: _Body, tools: list[Any], out: dict[str, Any], dropped: list[str]) -> None:
+def _add_tools(body: _Body, tools: list[Any], out: dict[str, Any], dropped: Dropped) -> None:
     choice = choice_of(body)
     if not tools:
         dropped += ["tool_choice"] if choice not in (None, "none", "auto") else []
