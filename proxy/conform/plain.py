@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.conform.cases import Case, Expected, Outcome
+from proxy.conform.cases import OPENAI, Case, Expected, Outcome
 from proxy.conform.recordings import Recording, Request, Response
 from proxy.conform.sdk import Said
 from proxy.errors import KINDS
@@ -102,7 +102,9 @@ def _case(file: Path, name: str, adapter: str) -> Case:
         body=body,
         pieces=_pieces(found.response, recording),
         events=[event for event in recording.events() if event],
-        expected=Expected(said, meaning.usage, None, meaning.error, meaning.kind),
+        expected=Expected(
+            said, meaning.usage, meaning.usage if adapter != OPENAI else None, meaning.error, meaning.kind
+        ),
         wanted=None if found.sent is None else (found.sent.path, found.sent.body),
     )
 
