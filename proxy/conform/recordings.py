@@ -42,7 +42,9 @@ ROWS: Final = {
 # What a row would say for OpenAI-compatible endpoints of providers whose row speaks another language.
 COMPATIBLE: Final = {"gemini": frozenset({"fill_missing", "tool_calls", "stop_with_calls", "thoughts_in_total"})}
 # What the row of an OpenAI-compatible provider may need of which nothing is known yet: all that mends answers.
-UNKNOWN: Final = frozenset({"fill_missing", "reasoning", "content_parts", "tool_calls", "service_tier", "logprobs"})
+UNKNOWN: Final = frozenset(
+    {"fill_missing", "reasoning", "content_parts", "tool_calls", "service_tier", "logprobs", "annotations"}
+)
 
 
 class Entry(msgspec.Struct, frozen=True):
