@@ -18,6 +18,14 @@ from proxy.conform.usage import Counts, normal_usage, told_usage
 Outcome = Literal["answer", "error", "broken", "nothing"]
 OPENAI: Final = "openai"
 WORDS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+# Reasons why an answer ended that say that it failed: Gemini's, Bedrock's, Cohere's, and those of OpenAI's language.
+FAILED: Final = frozenset(
+    {
+        *("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE"),
+        *("MALFORMED_RESPONSE", "malformed_model_output", "malformed_tool_use", "ERROR", "TIMEOUT"),
+        *("error", "abort", "insufficient_system_resource"),
+    }
+)
 # What tells an error's kind, in this order: the provider's own words, then the status. See docs/policies.md, `on`.
 _KINDS: Final = tuple(
     (kind, re.compile(words, re.IGNORECASE))
@@ -34,6 +42,7 @@ _KINDS: Final = tuple(
         ("not_found", r"model_not_found|model_not_supported|model_decommissioned|\"invalid_model\"|DeploymentNotFound"),
         ("not_found", r"provided model identifier is invalid|\"not_found_error\""),
         ("unavailable", r"tool_use_failed"),
+        ("timeout", r"\"TIMEOUT\""),
     )
 )
 # Of these kinds only an answer to a request that was wrong in itself can be.
@@ -130,7 +139,7 @@ def outcome(entry: Entry) -> Outcome:
     if entry.status >= 400:
         return "error"
     golden = recordings.golden(entry)
-    if golden.error is not None:
+    if golden.error is not None or golden.finish in FAILED:
         return "answer" if _late(entry, golden) else "broken"
     if entry.adapter == OPENAI or golden.finish is not None:
         return "answer"
