@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
     _catalog(verbs)
+    conform = verbs.add_parser("conform", help="hold an adapter to its contract and to recorded answers")
+    conform.add_argument("adapter", help="a built-in wire language, or package.module from outside")
+    conform.add_argument("--recordings", type=Path, metavar="DIR", help="recorded exchanges: docs/adding-a-provider.md")
+    conform.add_argument(
+        "--quirks", type=lambda text: text.split(","), default=[], metavar="NAMES", help="quirks, by commas"
+    )
     verbs.add_parser("version", help="print the version")
     return whole
 

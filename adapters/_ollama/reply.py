@@ -111,6 +111,8 @@ def calls_in(said: Said, request: ChatRequest, first: int) -> list[tuple[str, st
         function = call.function or Function()
         # A value that was not decoded has not been checked for UTF-8 either.
         arguments = bytes(function.arguments).decode(errors="replace")
+        if arguments.startswith('"'):  # some models' templates give text, as OpenAI's do
+            arguments = str(msgspec.json.decode(arguments))
         id = plain(call.id) or f"call_{zlib.crc32(request.raw):08x}_{index}"
         calls.append((id, plain(function.name), "{}" if arguments == "null" else arguments))
     return calls
