@@ -274,8 +274,15 @@ class Delta(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | None = None
 
 
-def encode_completion(
-    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
+def encode_completion(  # noqa: PLR0913  # the fields of the object, by name
+    *,
+    id: str,
+    model: str,
+    created: int,
+    message: Message,
+    finish: str,
+    usage: Usage | None,
+    logprobs: object = None,
 ) -> bytes:
     """Return a whole `chat.completion` object with one choice."""
     completion: dict[str, object] = {
@@ -283,7 +290,7 @@ def encode_completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
     }
     if usage is not None:
         completion["usage"] = usage_object(usage)

@@ -265,3 +265,15 @@ def test_stream_without_a_beginning_is_named_by_us() -> None:
 
     assert {(chunk["id"], chunk["model"]) for chunk in found} == {("chatcmpl-1000", CURRENT)}
     assert found[0]["choices"][0]["delta"]["role"] == "assistant"
+
+
+def test_a_refusal_has_its_words() -> None:
+    """What Anthropic says about it is OpenAI's `refusal`, before the finish chunk."""
+    told = event(
+        "message_delta", delta={"stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "No."}}
+    )
+    stream = parser()
+    found = chunks(stream.feed(begin() + told + event("message_stop")) + stream.close())
+
+    assert [chunk["choices"][0]["delta"].get("refusal") for chunk in found] == [None, "No.", None]
+    assert found[-1]["choices"][0]["finish_reason"] == "content_filter"

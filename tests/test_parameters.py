@@ -166,7 +166,7 @@ def test_every_language_drops_and_forwards_by_name(language: str) -> None:
     assert ({name: place.get(name) for name in given}, left_out) == (given, ())
 
 
-@pytest.mark.parametrize("language", ["gemini", "vertex", "cohere", "ollama"])
+@pytest.mark.parametrize("language", ["gemini", "vertex", "ollama"])
 def test_what_stands_deeper_is_dropped_even_so(language: str) -> None:
     """There is no place for it; the client is told."""
     assert rendered(language, forward=True, tools=[STRICT])[1] == ("tools[0].function.strict",)

@@ -14,7 +14,7 @@ from adapters._anthropic.tools import ANSWER_TOOL
 from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
-from proxy.classify import classify, read_fault
+from proxy.classify import STATUS_OF_TYPE, classify, read_fault
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -22,19 +22,6 @@ _FINISH: Final = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
-}
-# The status that an error would have had outside of a 200 (Anthropic API reference, "Errors").
-_STATUS: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
 }
 
 
@@ -52,6 +39,12 @@ class Counts(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
+class StopDetails(msgspec.Struct):
+    """Why the model refused, in words."""
+
+    explanation: Any = None
+
+
 class Block(msgspec.Struct):
     """A content block or a delta of one; only the types we read have these fields with these meanings."""
 
@@ -65,6 +58,7 @@ class Block(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"{}")
     partial_json: Any = None
     stop_reason: Any = None
+    stop_details: StopDetails | None = None
 
 
 class Answer(msgspec.Struct):
@@ -75,6 +69,7 @@ class Answer(msgspec.Struct):
     model: str | None = None
     content: list[Block] | None = None
     stop_reason: str | None = None
+    stop_details: StopDetails | None = None
     usage: Counts | None = None
 
 
@@ -128,6 +123,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message.content = "".join(answers[:1] or texts) or (None if calls else "")
     message.think("".join(thoughts), details)
+    message.refusal = refusal_in(answer.stop_details) or None
     if calls:
         message.tool_calls = calls
     finish = finish_word(answer.stop_reason, called=bool(calls))
@@ -158,12 +154,17 @@ def _decode_answer(body: bytes) -> Answer:
 def fault_in(body: bytes) -> UpstreamError:
     """Return the error that came inside a 200."""
     fault = read_fault(body)
-    return classify(_STATUS.get(fault.type, 502), {}, fault)
+    return classify(STATUS_OF_TYPE.get(fault.type, 502), {}, fault)
 
 
 def thought_of(block: Block) -> Thought:
     """Return what is known of a thinking block."""
     return Thought(text_of(block.thinking), text_of(block.signature), text_of(block.data))
+
+
+def refusal_in(details: StopDetails | None) -> str:
+    """Return the words with which the model refused; "" for none."""
+    return "" if details is None else text_of(details.explanation)
 
 
 def finish_word(reason: str | None, *, called: bool) -> str:

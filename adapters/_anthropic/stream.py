@@ -18,6 +18,7 @@ from adapters._anthropic.reply import (
     finish_word,
     json_text,
     normal_usage,
+    refusal_in,
     text_of,
     thought_of,
 )
@@ -122,6 +123,7 @@ class Stream:
                 self._start(found.message)
             case "message_delta":
                 self._count(found.usage)
+                self._refuse(found.delta)
                 self._stop(found.delta.stop_reason if found.delta is not None else None)
             case "message_stop":
                 self.done = True
@@ -214,6 +216,11 @@ class Stream:
         if reason is not None:
             self.finish = finish_word(text_of(reason), called=self._called > 0)
             self.started = True
+
+    def _refuse(self, delta: Block | None) -> None:
+        words = refusal_in(delta.stop_details) if delta is not None else ""
+        if words:
+            self._say(Step(refusal=words))
 
     def _count(self, usage: Counts | None) -> None:
         """Replace the counts that `usage` names: each report is a snapshot of the whole answer."""

@@ -13,8 +13,9 @@ from adapters._bedrock import media
 from adapters._bedrock.models import Family
 from adapters._chat.messages import Call, arguments_of
 from adapters._chat.reasoning import returned
-from adapters._chat.request import NOTHING, File, Message, Part, invalid
+from adapters._chat.request import NOTHING, File, InputAudio, Message, Part, invalid
 from adapters._chat.turns import MISSING_RESULT, Block, Turns, legal
+from proxy.adapter import not_sent
 
 EMPTY_RESULT: Final = "(empty result)"
 NOTED: Final = "OK."
@@ -67,6 +68,11 @@ class Conversation(Turns):
 
     def _file(self, file: File, where: str) -> Block:
         return media.file(file, self._documents, where)
+
+    def _audio(self, part: Part, where: str) -> Block:
+        if not self._family.hears:
+            raise not_sent("this model takes no audio", where)
+        return media.sound(part.input_audio or InputAudio(), where)
 
     def _with_marks(self, block: Block, part: Part, where: str) -> Iterable[Block]:
         yield block

@@ -1,6 +1,7 @@
 """The frame of a translated stream: one role chunk, what the language says, one finish chunk, the usage, `[DONE]`."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
@@ -86,6 +87,11 @@ class Chunks(ABC):
         self.finish = finish
         self.started = True
         self._out.append(self._opened().delta(wire.Delta(), finish))
+
+
+def logprob(token: str, number: float) -> dict[str, Any]:
+    """Return what OpenAI says of one token: its bytes, and the logarithm of its probability."""
+    return {"token": token, "logprob": number, "bytes": list(token.encode(errors="replace"))}
 
 
 def plain(value: object) -> str:

@@ -51,6 +51,7 @@ class Step(wire.Delta):
     """A step of a streamed message with what has to come back with it."""
 
     reasoning_details: list[Detail] | None = None
+    refusal: str | None = None
 
 
 class Thought:

@@ -105,6 +105,11 @@ def _add_tools(body: _Body, out: dict[str, Any], dropped: list[str]) -> None:
             out["response_format"]["json_schema"] = wanted.schema
     if tools:
         out["tools"] = tools
+        strict = [name for name in dropped if name.endswith(".strict")]
+        if len(strict) == len(tools):
+            # Cohere's word is for all of them at once.
+            out["strict_tools"] = True
+            dropped[:] = [name for name in dropped if name not in strict]
         if mode in _CHOICES:
             out["tool_choice"] = _CHOICES[mode]
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.chunks import logprob
 from adapters._chat.reasoning import GEMINI, STAMP, Detail, Said
 from adapters._gemini.faults import fault_inside, nonsense
 from adapters._gemini.request import client_names, source_of
@@ -291,14 +292,14 @@ def openai_logprobs(found: Logprobs | None) -> dict[str, Any] | None:
     tops = [place.candidates for place in found.top_candidates]
     tops += [[]] * (len(found.chosen_candidates) - len(tops))
     content = [
-        {**_logprob(chosen), "top_logprobs": [_logprob(one) for one in top]}
+        {**_told(chosen), "top_logprobs": [_told(one) for one in top]}
         for chosen, top in zip(found.chosen_candidates, tops, strict=False)
     ]
     return {"content": content, "refusal": None}
 
 
-def _logprob(token: _Token) -> dict[str, Any]:
-    return {"token": token.token, "logprob": token.log_probability, "bytes": list(token.token.encode())}
+def _told(token: _Token) -> dict[str, Any]:
+    return logprob(token.token, token.log_probability)
 
 
 def json_text(raw: msgspec.Raw) -> str:

@@ -46,14 +46,9 @@ class _Choice:
 
 
 class _Chunks(wire.ChunkWriter):
-    """A writer that also knows logprobs, and the tokens of sound."""
+    """A writer that also knows the tokens of sound."""
 
     __slots__ = ()
-
-    def step(self, delta: wire.Delta, index: int, logprobs: dict[str, Any] | None) -> bytes:
-        """Return one event with one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def counts(self, counts: Counts) -> bytes:
         """Return the event that ends a stream whose client asked for its usage."""
@@ -174,7 +169,7 @@ class Stream:
             choice.reason = candidate.finish_reason
 
     def _say(self, delta: wire.Delta, index: int, logprobs: dict[str, Any] | None) -> None:
-        self._out.append(self._chunks().step(delta, index, logprobs))
+        self._out.append(self._chunks().delta(delta, None, index, logprobs))
         self.started = True
 
     def _settle(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat.chunks import plain
+from adapters._chat.chunks import logprob, plain
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.classify import Fault, classify, fault_of, status_in
@@ -41,6 +41,14 @@ class Said(msgspec.Struct):
     tool_calls: list[Call] | None = None
 
 
+class Token(msgspec.Struct):
+    """A token of the answer, and those that might have been."""
+
+    token: str = ""
+    logprob: float = -9999.0
+    top_logprobs: list["Token"] | None = None
+
+
 class Line(msgspec.Struct):
     """A line of a stream, or a complete answer. Counts of 0 are left out."""
 
@@ -52,6 +60,7 @@ class Line(msgspec.Struct):
     prompt_eval_count: Number | None = None
     eval_count: Number | None = None
     error: Any = None
+    logprobs: list[Token] | None = None
 
 
 _line: Final = msgspec.json.Decoder(Line)
@@ -81,6 +90,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         message=message,
         finish=finish,
         usage=usage,
+        logprobs=logprobs_of(answer),
     )
     return Reply(encoded, usage, finish)
 
@@ -116,6 +126,20 @@ def calls_in(said: Said, request: ChatRequest, first: int) -> list[tuple[str, st
         id = plain(call.id) or f"call_{zlib.crc32(request.raw):08x}_{index}"
         calls.append((id, plain(function.name), "{}" if arguments == "null" else arguments))
     return calls
+
+
+def logprobs_of(line: Line) -> dict[str, Any] | None:
+    """Return OpenAI's logprobs object; None for none."""
+    if not line.logprobs:
+        return None
+    content = [
+        {
+            **logprob(one.token, one.logprob),
+            "top_logprobs": [logprob(other.token, other.logprob) for other in one.top_logprobs or ()],
+        }
+        for one in line.logprobs
+    ]
+    return {"content": content, "refusal": None}
 
 
 def id_of(line: Line, request: ChatRequest) -> str:

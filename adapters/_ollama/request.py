@@ -37,6 +37,8 @@ class _Body(Chat, kw_only=True):
     num_ctx: int | None = None
     options: dict[str, msgspec.Raw] | None = None
     think: MaybeRaw = UNSET
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     keep_alive: MaybeRaw = UNSET
 
 
@@ -92,6 +94,8 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         out["options"] = options
     if body.keep_alive is not UNSET:
         out["keep_alive"] = body.keep_alive
+    if body.logprobs:
+        out |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
     _add_thinking(body, out, dropped)
     left_out = dropped.settled(out, target)
     return Rendered("/api/chat", msgspec.json.encode(out), {}, left_out, json_lines=True)

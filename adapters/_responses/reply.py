@@ -25,7 +25,7 @@ from adapters._responses.items import (
 )
 from proxy import sse, wire
 from proxy.adapter import Reply, Target
-from proxy.classify import Fault, classify
+from proxy.classify import STATUS_OF_TYPE, Fault, classify
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -60,7 +60,6 @@ _STATUS: Final = {
         400,
     ),
 }
-_INVALID: Final = "invalid_request_error"
 
 
 class _InputDetails(msgspec.Struct):
@@ -151,7 +150,7 @@ def fault_of(error: Any) -> UpstreamError:
         told = _Error(error if isinstance(error, str) else None)
     words = [value if isinstance(value, str) else "" for value in (told.message, told.type, told.code)]
     message, kind, code = words
-    fallback = 400 if kind == _INVALID else 502
+    fallback = STATUS_OF_TYPE.get(kind, 502)
     status = told.status if isinstance(told.status, int) and 400 <= told.status < 600 else fallback
     param = told.param if isinstance(told.param, str) else None
     text = message or "the upstream could not finish its answer"
