@@ -1,4 +1,4 @@
-// What the fake provider says, in the words of two providers. Shapes and lengths as the real ones send them.
+// What the fake provider says, in the words of six providers. Shapes and lengths as the real ones send them.
 #pragma once
 #include "common.h"
 
@@ -17,6 +17,27 @@
   "{\"id\":\"msg_01AbCdEfGhIjKlMnOpQrStUv\",\"type\":\"message\",\"role\":\"assistant\"," \
   "\"model\":\"claude-3-5-haiku-20241022\",\"content\":[{\"type\":\"text\",\"text\":\"%s %s " STAMP " " STAMP \
   " %s\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":212,\"output_tokens\":34}}"
+#define GEMINI_ANSWER \
+  "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"%s %s " STAMP " " STAMP " %s\"}],\"role\":\"model\"}," \
+  "\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":212,\"candidatesTokenCount\":34," \
+  "\"totalTokenCount\":246,\"promptTokensDetails\":[{\"modality\":\"TEXT\",\"tokenCount\":212}]}," \
+  "\"modelVersion\":\"gemini-2.5-flash\",\"responseId\":\"AbCdEfGhIjKlMnOpQrStUv\"}"
+#define BEDROCK_ANSWER \
+  "{\"metrics\":{\"latencyMs\":512}," \
+  "\"output\":{\"message\":{\"content\":[{\"text\":\"%s %s " STAMP " " STAMP " %s\"}]," \
+  "\"role\":\"assistant\"}},\"stopReason\":\"end_turn\",\"usage\":{\"cacheReadInputTokens\":0," \
+  "\"cacheWriteInputTokens\":0,\"inputTokens\":212,\"outputTokens\":34,\"totalTokens\":246}}"
+#define COHERE_ANSWER \
+  "{\"id\":\"01234567-89ab-cdef-0123-456789abcdef\",\"message\":{\"role\":\"assistant\"," \
+  "\"content\":[{\"type\":\"text\"," \
+  "\"text\":\"%s %s " STAMP " " STAMP " %s\"}]},\"finish_reason\":\"COMPLETE\",\"usage\":{\"billed_units\":" \
+  "{\"input_tokens\":200,\"output_tokens\":34},\"tokens\":{\"input_tokens\":212,\"output_tokens\":34}," \
+  "\"cached_tokens\":0}}"
+#define OLLAMA_ANSWER \
+  "{\"model\":\"qwen3\",\"created_at\":\"2025-11-24T10:00:00.123456789Z\",\"message\":{\"role\":\"assistant\"," \
+  "\"content\":\"%s %s " STAMP " " STAMP " %s\"},\"done\":true,\"done_reason\":\"stop\",\"total_duration\":512345678," \
+  "\"load_duration\":12345678,\"prompt_eval_count\":212,\"prompt_eval_duration\":1234567,\"eval_count\":34," \
+  "\"eval_duration\":498765432}"
 
 // ---- streams
 
@@ -44,3 +65,39 @@
   "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":%s," \
   "\"stop_sequence\":null},\"usage\":{\"output_tokens\":%d}}\n\n"
 #define ANTHROPIC_STOP "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+#define GEMINI_WORD \
+  "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"w%05d %s " STAMP " \"}],\"role\": \"model\"}," \
+  "\"index\": 0}],\"usageMetadata\": {\"promptTokenCount\": 212,\"candidatesTokenCount\": %d,\"totalTokenCount\": %d," \
+  "\"promptTokensDetails\": [{\"modality\": \"TEXT\",\"tokenCount\": 212}]},\"modelVersion\": \"gemini-2.5-flash\"," \
+  "\"responseId\": \"AbCdEfGhIjKlMnOpQrStUv\"}\r\n\r\n"
+#define GEMINI_FINISH \
+  "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"\"}],\"role\": \"model\"},\"finishReason\": %s," \
+  "\"index\": 0}],\"usageMetadata\": {\"promptTokenCount\": 212,\"candidatesTokenCount\": %d," \
+  "\"totalTokenCount\": %d}," \
+  "\"modelVersion\": \"gemini-2.5-flash\",\"responseId\": \"AbCdEfGhIjKlMnOpQrStUv\"}\r\n\r\n"
+#define BEDROCK_START "{\"p\":\"abcdefghijklmnopq\",\"role\":\"assistant\"}"
+#define BEDROCK_WORD \
+  "{\"contentBlockIndex\":0,\"delta\":{\"text\":\"w%05d %s " STAMP " \"},\"p\":\"abcdefghijklmnopqrstuvwxyzABCDEFG\"}"
+#define BEDROCK_FINISH "{\"p\":\"abcdefghijklmnop\",\"stopReason\":\"end_turn\"}"
+#define BEDROCK_USAGE \
+  "{\"metrics\":{\"latencyMs\":512},\"p\":\"abcdefghijkl\",\"usage\":{\"inputTokens\":212,\"outputTokens\":%d," \
+  "\"totalTokens\":%d}}"
+#define COHERE_START \
+  "event: message-start\ndata: {\"id\":\"01234567-89ab-cdef-0123-456789abcdef\",\"type\":\"message-start\",\"delta\":" \
+  "{\"message\":{\"role\":\"assistant\",\"content\":[],\"tool_plan\":\"\",\"tool_calls\":[],\"citations\":[]}}}\n\n" \
+  "event: content-start\ndata: {\"type\":\"content-start\",\"index\":0,\"delta\":{\"message\":{\"content\":" \
+  "{\"type\":\"text\",\"text\":\"\"}}}}\n\n"
+#define COHERE_WORD \
+  "event: content-delta\ndata: {\"type\":\"content-delta\",\"index\":0,\"delta\":{\"message\":{\"content\":" \
+  "{\"text\":\"w%05d %s " STAMP " \"}}}}\n\n"
+#define COHERE_FINISH \
+  "event: content-end\ndata: {\"type\":\"content-end\",\"index\":0}\n\nevent: message-end\ndata: {\"type\":" \
+  "\"message-end\",\"delta\":{\"finish_reason\":\"COMPLETE\",\"usage\":{\"billed_units\":{\"input_tokens\":200," \
+  "\"output_tokens\":%d},\"tokens\":{\"input_tokens\":212,\"output_tokens\":%d}}}}\n\n"
+#define OLLAMA_WORD \
+  "{\"model\":\"qwen3\",\"created_at\":\"2025-11-24T10:00:00.123456789Z\",\"message\":{\"role\":\"assistant\"," \
+  "\"content\":\"w%05d %s " STAMP " \"},\"done\":false}\n"
+#define OLLAMA_FINISH \
+  "{\"model\":\"qwen3\",\"created_at\":\"2025-11-24T10:00:00.123456789Z\",\"message\":{\"role\":\"assistant\"," \
+  "\"content\":\"\"},\"done\":%s,\"done_reason\":\"stop\",\"total_duration\":512345678,\"prompt_eval_count\":212," \
+  "\"eval_count\":%d}\n"

@@ -149,6 +149,8 @@ def test_03_only_bytes_end_a_line() -> None:
 def test_05_usage_is_one_chunk_before_the_end(where: str) -> None:
     """Wherever the provider puts it; in no other chunk."""
     tokens = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    some: dict[str, Any]
+    at_finish: dict[str, Any]
     some, at_finish = {"usage": tokens} if where == "every" else {}, {"usage": tokens} if where != "last" else {}
     body = sse(chunk({"content": "Hi"}, **some), chunk({}, "stop", **at_finish))
     if where == "last":
