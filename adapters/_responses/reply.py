@@ -203,17 +203,17 @@ def _told(response: Response, request: ChatRequest, target: Target) -> Reply:
         said.add(raw)
     finish = response.finish(called=bool(said.calls))
     logprobs = {"content": said.logprobs, "refusal": None} if said.logprobs else None
-    completion: dict[str, Any] = {
-        "id": response.id or f"chatcmpl-{request.created}",
-        "object": "chat.completion",
-        "created": request.created,
-        "model": response.model or target.model,
-        "choices": [{"index": 0, "message": said.message(), "logprobs": logprobs, "finish_reason": finish}],
-    }
     usage = response.counted
-    if usage is not None:
-        completion["usage"] = wire.usage_object(usage)
-    return Reply(msgspec.json.encode(completion), usage, finish)
+    encoded = wire.encode_completion(
+        id=response.id or f"chatcmpl-{request.created}",
+        model=response.model or target.model,
+        created=request.created,
+        message=said.message(),
+        finish=finish,
+        usage=usage,
+        logprobs=logprobs,
+    )
+    return Reply(encoded, usage, finish)
 
 
 class _Said:
