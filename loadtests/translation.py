@@ -35,6 +35,7 @@ MODELS: Final = {
     "gemini": "gemini-2.5-flash",
     "ollama": "qwen3",
     "openai": "gpt-4o",
+    "responses": "gpt-5.1",
     "vertex": "gemini-2.5-flash",
 }
 _WORDS: Final = 'Rivers rise in hills and end in "seas";\ntell me which ones, and why, and where the others have gone. '

@@ -123,6 +123,7 @@ ASKED = {
     "cohere": ("/v1/chat", "/v1/chat"),
     "gemini": ("/v1/models/m:generateContent", "/v1/models/m:streamGenerateContent?alt=sse"),
     "ollama": ("/v1/api/chat", "/v1/api/chat"),
+    "responses": ("/v1/responses", "/v1/responses"),
 }
 
 

@@ -6,7 +6,7 @@ Connections ask again as soon as they have their answer. Streams have 64 events 
 from typing import Final, Literal, NamedTuple
 
 EVENTS: Final = 64
-TRANSLATED: Final = ("anthropic", "gemini", "bedrock", "cohere", "ollama")
+TRANSLATED: Final = ("anthropic", "gemini", "bedrock", "cohere", "ollama", "responses")
 Unit = Literal["request", "event"]
 Timing = Literal["latency", "added", "ttft", "delay"]
 

@@ -1,4 +1,4 @@
-// A very cheap fake provider on loopback, in six wire languages, told apart by the path. It says what it was asked.
+// A very cheap fake provider on loopback, in seven wire languages, told apart by the path. It says what it was asked.
 //
 //   upstream [lat=MS] [gap=MS] [events=N] [damage=KIND] [every=N]      prints its port, runs until it is ended
 //
@@ -131,6 +131,15 @@ static int anthropic_event(const Conn *c, int i, char *to, size_t room) {
   return 0;
 }
 
+// Responses: what comes before the first word is one event here.
+static int responses_event(const Conn *c, int i, char *to, size_t room) {
+  int words = opt.events - 3;
+  if (i == 0) return snprintf(to, room, RESPONSES_START);
+  if (i <= words) return snprintf(to, room, RESPONSES_WORD, word_number(c, i), word_nonce(c, i), stamp());
+  if (i == words + 1 && !spoil(c, "finish")) return snprintf(to, room, RESPONSES_FINISH, words, words + 212);
+  return 0;
+}
+
 // Gemini: every event is an answer of its own, and the last one has the reason why it is the last.
 static int gemini_event(const Conn *c, int i, char *to, size_t room) {
   int words = opt.events - 3, said = i + 1;
@@ -214,6 +223,7 @@ static int bedrock_event(const Conn *c, int i, char *to, size_t room) {
 }
 
 static const Language LANGUAGES[] = {
+  {"/responses ", NULL, "text/event-stream; charset=utf-8", RESPONSES_ANSWER, responses_event},
   {"/messages ", NULL, "text/event-stream; charset=utf-8", ANTHROPIC_ANSWER, anthropic_event},
   {"enerateContent", ":streamGenerateContent", "text/event-stream", GEMINI_ANSWER, gemini_event},
   {"/converse", "/converse-stream", "application/vnd.amazon.eventstream", BEDROCK_ANSWER, bedrock_event},

@@ -1,4 +1,4 @@
-// What the fake provider says, in the words of six providers. Shapes and lengths as the real ones send them.
+// What the fake provider says, in seven wire languages. Shapes and lengths as the real ones send them.
 #pragma once
 #include "common.h"
 
@@ -17,6 +17,15 @@
   "{\"id\":\"msg_01AbCdEfGhIjKlMnOpQrStUv\",\"type\":\"message\",\"role\":\"assistant\"," \
   "\"model\":\"claude-3-5-haiku-20241022\",\"content\":[{\"type\":\"text\",\"text\":\"%s %s " STAMP " " STAMP \
   " %s\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":212,\"output_tokens\":34}}"
+#define RESPONSES_ANSWER \
+  "{\"id\":\"resp_0123456789abcdef0123456789abcdef0123456789abcdef\",\"object\":\"response\",\"created_at\":1763800000," \
+  "\"status\":\"completed\",\"error\":null,\"incomplete_details\":null,\"model\":\"gpt-5-2025-08-07\",\"output\":[" \
+  "{\"id\":\"msg_0123456789abcdef0123456789abcdef0123456789abcdef\",\"type\":\"message\",\"status\":\"completed\"," \
+  "\"content\":[{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"%s %s " STAMP " " STAMP \
+  " %s\"}],\"role\":\"assistant\"}],\"parallel_tool_calls\":true,\"store\":false,\"temperature\":1.0," \
+  "\"tool_choice\":\"auto\",\"tools\":[],\"usage\":{\"input_tokens\":212,\"input_tokens_details\":{" \
+  "\"cached_tokens\":0},\"output_tokens\":34,\"output_tokens_details\":{\"reasoning_tokens\":0}," \
+  "\"total_tokens\":246},\"user\":null,\"metadata\":{}}"
 #define GEMINI_ANSWER \
   "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"%s %s " STAMP " " STAMP " %s\"}],\"role\":\"model\"}," \
   "\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":212,\"candidatesTokenCount\":34," \
@@ -65,6 +74,21 @@
   "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":%s," \
   "\"stop_sequence\":null},\"usage\":{\"output_tokens\":%d}}\n\n"
 #define ANTHROPIC_STOP "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+#define RESPONSES_START \
+  "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":" \
+  "\"resp_0123456789abcdef0123456789abcdef0123456789abcdef\",\"object\":\"response\",\"status\":\"in_progress\"," \
+  "\"model\":\"gpt-5-2025-08-07\",\"output\":[]}}\n\nevent: response.output_item.added\ndata: {\"type\":" \
+  "\"response.output_item.added\",\"sequence_number\":1,\"output_index\":0,\"item\":{\"id\":\"msg_01\",\"type\":" \
+  "\"message\",\"status\":\"in_progress\",\"content\":[],\"role\":\"assistant\"}}\n\n"
+#define RESPONSES_WORD \
+  "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"content_index\":0," \
+  "\"delta\":\"w%05d %s " STAMP " \",\"item_id\":\"msg_0123456789abcdef0123456789abcdef0123456789abcdef\"," \
+  "\"logprobs\":[],\"obfuscation\":\"abcdefgh\",\"output_index\":0,\"sequence_number\":2}\n\n"
+#define RESPONSES_FINISH \
+  "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":3,\"response\":{\"id\":" \
+  "\"resp_0123456789abcdef0123456789abcdef0123456789abcdef\",\"object\":\"response\",\"status\":\"completed\"," \
+  "\"model\":\"gpt-5-2025-08-07\",\"output\":[],\"usage\":{\"input_tokens\":212,\"output_tokens\":%d," \
+  "\"total_tokens\":%d}}}\n\n"
 #define GEMINI_WORD \
   "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"w%05d %s " STAMP " \"}],\"role\": \"model\"}," \
   "\"index\": 0}],\"usageMetadata\": {\"promptTokenCount\": 212,\"candidatesTokenCount\": %d,\"totalTokenCount\": %d," \
