@@ -31,13 +31,16 @@ _LISTED: Final = 40
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+    `again`: it has sent this request before.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    again: bool = False
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -114,7 +117,7 @@ class Gateway:
         chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
         if not chain:
             raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        return await walk.go(chain, fall_back=overrides.fallback, again=overrides.again)
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
