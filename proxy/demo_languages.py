@@ -89,7 +89,8 @@ class Gemini(_Native):
 
     def completion(self, shape: str) -> bytes:
         """Return the whole answer."""
-        return _encode(self._answer("" if shape == "empty" else self._text, "" if shape == "no-finish" else "STOP"))
+        text, finish = "" if shape == "empty" else self._text, "" if shape == "no-finish" else "STOP"
+        return _encode(self._answer(text, finish, counted=shape != "no-usage"))
 
     def events(self, shape: str) -> Events:
         """Return the answer as a stream."""
