@@ -181,11 +181,14 @@ async def test_a_huge_answer_is_refused(tmp_path: Path, leaks: Leaks, fallback: 
 
 @fallbacks
 async def test_a_huge_stream_passes(tmp_path: Path, leaks: Leaks, fallback: bool) -> None:
-    """F23: 100 MB of events go by; the sidecar holds almost nothing of them."""
+    """F23: 100 MB of events go by and take less than 2 MiB, once the first few have warmed the process up."""
     async with stage(tmp_path, leaks, "fault/huge", fallback=fallback, timeouts={"total": 60.0}) as running:
         with served("--policies", str(tmp_path), SIDECAR_API_KEYS=CLIENT_KEY, KEY=KEY) as process:
             async with running.sidecar.connect(process.address) as wire:
                 await drink(wire, "b/echo")
+                async with running.sidecar.connect(process.address) as other:
+                    other.writer.write(asked(stream=True))
+                    await other.reader.readexactly(4 << 20)
                 memory = Path(f"/proc/{process.process.pid}")
                 (memory / "clear_refs").write_text("5")  # forget the highest so far
                 before_mb = highest_mb(memory)
@@ -193,7 +196,7 @@ async def test_a_huge_stream_passes(tmp_path: Path, leaks: Leaks, fallback: bool
                 grown_mb = highest_mb(memory) - before_mb
         assert size > 100 << 20
         assert end.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        assert grown_mb < 16
+        assert grown_mb < 2
     note("F23a", ANSWER, fallback=fallback, stream=True)
 
 
@@ -260,18 +263,38 @@ async def test_when_all_fail(tmp_path: Path, leaks: Leaks, stream: bool) -> None
 @both
 @fallbacks
 async def test_when_everybody_rests(tmp_path: Path, leaks: Leaks, stream: bool, fallback: bool) -> None:
-    """F36: whoever has failed too often is not asked: 503 at once, with the time of the next try."""
+    """F36: whoever has failed too often is not asked: 503 within 5 ms, with the time of the next try."""
     async with stage(tmp_path, leaks, "fault/500", fallback=fallback, other="fault/500") as running:
         while (await running.state())["resting_s"] == 0:
             await running.ask(stream=stream)
         before = running.a.requests, running.b.requests
-        timer = Timer()
-        got = await running.ask(stream=stream)
-        timer.check(0, 0.25)
-        assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (*before, "0")
+        took = []
+        for _ in range(10):
+            timer = Timer()
+            got = await running.ask(stream=stream)
+            took.append(timer.seconds())
+            assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (*before, "0")
+        assert min(took) < 0.005
         assert got.headers["retry-after"] in ("1", "2")
         got.headers["retry-after"] = "1"
     note("F36", seen(got, ""), fallback=fallback, stream=stream)
+
+
+@both
+@fallbacks
+async def test_a_refused_connection_is_not_waited_for(
+    tmp_path: Path, leaks: Leaks, stream: bool, fallback: bool
+) -> None:
+    """F1: told within 200 ms, after a second try at once; a fallback's answer is there within 100."""
+    url, took = "http://127.0.0.1:9/v1", []
+    async with stage(tmp_path, leaks, "m", fallback=fallback, url=url) as running:
+        for _ in range(4):  # before the fifth it would rest
+            timer = Timer()
+            got = await running.ask(stream=stream)
+            took.append(timer.seconds())
+            assert got.headers["x-sidecar-attempts"] == str(1 + fallback)
+        assert (got.status, running.b.requests) == ((200, 4) if fallback else (502, 0))
+        assert min(took) < (0.1 if fallback else 0.2)
 
 
 async def test_an_early_answer_leaves_no_half_request_behind(tmp_path: Path, leaks: Leaks) -> None:
