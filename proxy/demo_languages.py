@@ -4,6 +4,7 @@ They say what `demo_words` says, in the words and the framing of the provider it
 AWS's event stream. Each says no more than text; what an adapter makes of tools has tests of its own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +22,7 @@ from proxy.errors import ClientError
 _encode: Final = msgspec.json.encode
 
 
-class _Native:
+class _Native(ABC):
     """What the four have in common: the last words of the user, said again."""
 
     media_type: ClassVar[str] = "text/event-stream"
@@ -50,9 +51,9 @@ class _Native:
         wanted = bool(given.get("stream", cls.streams)) if stream is None else stream
         return cls(id, created, prompt, reply, stream=wanted)
 
+    @abstractmethod
     def saying(self, text: str) -> bytes:
         """Return an event that says `text`."""
-        raise NotImplementedError
 
     def _words(self, shape: str) -> list[bytes]:
         return [] if shape == "empty" else [self.saying(piece) for piece in demo_answers.pieces(self._text)]
