@@ -77,7 +77,8 @@ async def test_a_cell(tmp_path: Path, leaks: Leaks, row: Row, situation: str, la
     the books.
     """
     stream, fallback = situation.startswith("stream"), situation.endswith("fallback")
-    prompt = PROMPT + " x" * 4_000_000 if row.large else PROMPT
+    # Once with more than all buffers on the way hold; what an early answer says does not hang on the size.
+    prompt = PROMPT + " x" * (4_000_000 if language == "openai" else 100_000) if row.large else PROMPT
     async with play(tmp_path, leaks, row, language, fallback=fallback) as running:
         if row.again:
             await running.ask(stream=stream, prompt="first")
