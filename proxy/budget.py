@@ -42,6 +42,12 @@ class Budget:
         self._credit -= 1.0
         return True
 
+    def came_again(self, share: float, now: float) -> None:
+        """Note a request that its client has sent before. It earns nothing, and what it takes of the budget others
+        lack; it is asked itself whatever is left, for it has waited as it was told.
+        """
+        self.retry(share, now)
+
     def hedge(self, share: float) -> bool:
         """Take one second request beside a late one out of the budget: `share` of the requests, on average."""
         self._hedges = min(HEDGES_SAVED, self._hedges + share * (self.requests - self._hedges_seen))

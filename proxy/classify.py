@@ -24,6 +24,7 @@ from proxy.errors import (
     UpstreamError,
     UpstreamTimeoutError,
     scrub,
+    scrub_word,
 )
 
 BY_CODE: Final[dict[str, type[UpstreamError]]] = {
@@ -205,6 +206,7 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
             "the upstream answered with a web page, not with JSON", code="upstream_invalid_response"
         )
     found = _class_of(status, fault)
+    fault = _short(fault)
     wait_s = retry_after_s(headers) or fault.wait_s
     text = scrub(fault.message) if fault.message.lstrip()[:1] != "<" else ""
     text = text or f"the upstream answered with status {status}"
@@ -230,6 +232,11 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
         code=fault.code or None,
         param=fault.param,
     )
+
+
+def _short(fault: Fault) -> Fault:
+    param = None if fault.param is None else scrub_word(fault.param)
+    return fault._replace(type=scrub_word(fault.type), code=scrub_word(fault.code), param=param)
 
 
 def _class_of(status: int, fault: Fault) -> type[UpstreamError]:

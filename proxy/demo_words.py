@@ -1,10 +1,9 @@
-"""The wire languages in which built-in providers speak, one class each: a request in, an answer in whatever form out.
+"""OpenAI's and Anthropic's languages, as built-in providers speak them: a request in, an answer in whatever form out.
 
-A language says the same things in its own words, so that every fault can be played in each. Adding one is a class here
-and its row in `LANGUAGES`.
+A language says the same things in its own words, so that every fault can be played in each. Adding one is a class
+like these and its row in `demo_languages.LANGUAGES`.
 """
 
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -46,6 +45,11 @@ class Words(Protocol):
     id: str
     stream: bool
 
+    @property
+    def media_type(self) -> str:
+        """The content type of its streams."""
+        ...
+
     def completion(self, shape: str) -> bytes:
         """Return the whole answer."""
         ...
@@ -66,8 +70,22 @@ class Words(Protocol):
         """Return an error as an event of a stream that has begun."""
         ...
 
+    def garbage(self, quoted: bytes) -> bytes:
+        """Return an event that nobody can read, with `quoted` in it."""
+        ...
 
-class OpenAI:
+
+class _Events:
+    """A language in server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def garbage(self, quoted: bytes) -> bytes:
+        """Return an event that is no JSON."""
+        return b'data: {"choices":[{"delta":{"content":"%b\n\n' % quoted
+
+
+class OpenAI(_Events):
     """Chat completions."""
 
     def __init__(self, answer: Answer) -> None:
@@ -146,7 +164,7 @@ _TYPES: Final = {
 }
 
 
-class Anthropic:
+class Anthropic(_Events):
     """Messages."""
 
     def __init__(self, id: str, asked: _Asked, reply: Reply) -> None:
@@ -216,13 +234,6 @@ class Anthropic:
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         return b"event: %b\n" % kind.encode() + sse.frame(_encode({"type": kind, **fields}))
-
-
-# By what a path ends in; each takes a body, the id of its answer, Unix seconds and how many words to add.
-LANGUAGES: Final[dict[str, Callable[[bytes, str, int, int], Words]]] = {
-    "/chat/completions": OpenAI.read,
-    "/messages": Anthropic.read,
-}
 
 
 def _longer(reply: Reply, more: int) -> Reply:

@@ -38,13 +38,16 @@ _TOLD: Final[dict[str, tuple[str, str | None]]] = {
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+    `again`: it has sent this request before.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    again: bool = False
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -121,7 +124,7 @@ class Gateway:
         chain = plan.decision.chain if overrides.fallback else self._first(walk.request, plan)
         if not chain:
             raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        return await walk.go(chain, fall_back=overrides.fallback, again=overrides.again)
 
     def _first(self, request: ChatRequest, plan: Plan) -> list[Upstream]:
         """Return the best that can take `request`, as the policy sees it, alone."""

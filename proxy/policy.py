@@ -125,7 +125,8 @@ class Fallback(_Row, frozen=True):
 
     `budget` is the share of requests that may be asked more than once, on top of ten a second; `hedge` the share that
     may be asked of two upstreams at once when the first is late.
-    `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
+    `retry_ambiguous` says whether an attempt that may be on the bill, sent but without an answer, may be followed by
+    another. `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
     """
 
     on: list[Kind] = msgspec.field(default_factory=lambda: ["rate_limit", "timeout", "unavailable", "overloaded"])
@@ -133,6 +134,7 @@ class Fallback(_Row, frozen=True):
     budget: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
     hedge: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     chain: dict[str, list[str]] = {}
+    retry_ambiguous: bool = True
     resume: bool = msgspec.field(default=False, name="continue")
 
 
