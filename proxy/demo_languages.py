@@ -16,7 +16,7 @@ import msgspec
 from proxy import demo_answers, sse
 from proxy.demo_answers import Reply
 from proxy.demo_schema import Json
-from proxy.demo_words import Anthropic, Events, OpenAI, Refusal, Words, decode
+from proxy.demo_words import Anthropic, Events, OpenAI, Refusal, Responses, Words, decode
 from proxy.errors import ClientError
 
 _encode: Final = msgspec.json.encode
@@ -320,6 +320,7 @@ def _message(kind: str, name: str, payload: bytes) -> bytes:
 # By what a path ends in; each takes a body, the id of its answer, Unix seconds and how many words to add.
 LANGUAGES: Final[dict[str, Callable[[bytes, str, int, int], Words]]] = {
     "/chat/completions": OpenAI.read,
+    "/responses": Responses.read,
     "/messages": Anthropic.read,
     ":generateContent": partial(Gemini.read, stream=False),
     ":streamGenerateContent": partial(Gemini.read, stream=True),

@@ -23,7 +23,7 @@ from proxy.demo_wall import Wall
 from tests.conftest import Got, Sidecar, request, until
 
 # Every wire language that an adapter speaks; `vertex` is Gemini's with another key.
-LANGUAGES: Final = ("openai", "anthropic", "gemini", "bedrock", "cohere", "ollama")
+LANGUAGES: Final = ("openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "responses")
 ANSWER: Final = "the answer"
 OTHER: Final = "the fallback's answer"
 # Whatever is said, these are said to nobody.

@@ -28,6 +28,7 @@ PATHS = {
     "bedrock": ("/model/{}/converse", "/model/{}/converse-stream"),
     "cohere": ("/v2/chat",) * 2,
     "ollama": ("/api/chat",) * 2,
+    "responses": ("/v1/responses",) * 2,
 }
 KEY = "the-key-of-a-test"
 # What is not 200, and what does not leave its connection open.
@@ -82,6 +83,8 @@ def question(name: str, language: str = "openai", *, stream: bool = False, text:
         fields = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
     elif language == "bedrock":
         fields = {"messages": [{"role": "user", "content": [{"text": text}]}]}
+    elif language == "responses":
+        fields = {"model": f"fault/{name}", "stream": stream, "input": text}
     else:
         fields = {"model": f"fault/{name}", "stream": stream, **fields}
     body = json.dumps(fields).encode()
@@ -138,7 +141,7 @@ async def test_words_and_events_are_counted(wall: Wall, language: str) -> None:
     after = await hear(wall, question("cut-after-3", language, stream=True, text="o o o o o"))
     at = await hear(wall, question("cut-at-3", language, stream=True, text="o o o o o"))
 
-    assert len(re.findall(rb'"(?:content|text)":" ?o"', after.data)) == 3
+    assert len(re.findall(rb'"(?:content|text|delta)":" ?o"', after.data)) == 3
     assert len(chunks(at)) == 3
 
 
@@ -172,6 +175,7 @@ MARKS = {
     "bedrock": {"empty": b"one", "no-finish": b"end_turn", "no-usage": b"inputTokens"},
     "cohere": {"empty": b"one", "no-finish": b"COMPLETE", "no-usage": b"billed_units"},
     "ollama": {"empty": b"two", "no-finish": b"done_reason", "no-usage": b"eval_count"},
+    "responses": {"empty": b"two", "no-finish": b'"completed"', "no-usage": b"input_tokens"},
 }
 
 

@@ -19,7 +19,7 @@ from tests.fault_cells import ANSWER, HASTY, OTHER, PROMPT, Leaks, Timer, asked,
 from tests.fault_matrix import broken
 
 # How many words make twelve events: the others say who speaks, that a part begins or ends, why all ends.
-WORDS = {"openai": 8, "anthropic": 6, "gemini": 11, "bedrock": 8, "cohere": 8, "ollama": 11}
+WORDS = {"openai": 8, "anthropic": 6, "gemini": 11, "bedrock": 8, "cohere": 8, "ollama": 11, "responses": 8}
 PATHS = {
     "openai": "/chat/completions",
     "anthropic": "/messages",
@@ -27,6 +27,7 @@ PATHS = {
     "bedrock": "/converse-stream",
     "cohere": "/chat",
     "ollama": "/api/chat",
+    "responses": "/responses",
 }
 TEXT = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 # What ends a stream that has begun, and what a client is told before that.
@@ -57,6 +58,8 @@ def speaker(language: str, model: str, prompt: str, created: int = 1, id: str = 
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": prompt}]}
     if language == "openai":
         body["stream_options"] = {"include_usage": True}
+    if language == "responses":
+        body["input"] = body.pop("messages")
     return LANGUAGES[PATHS[language]](msgspec.json.encode(body), id, created, 0)
 
 

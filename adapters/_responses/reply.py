@@ -177,8 +177,11 @@ def _nonsense() -> UnavailableError:
 def _streamed(body: bytes) -> Response:
     """Return the response that a stream amounts to; the last event may leave out the items that were told before."""
     decoder = sse.Decoder()
+    events = [*decoder.feed(body), *decoder.close()]
+    if not events:
+        raise _nonsense()
     items: list[msgspec.Raw] = []
-    for event in [*decoder.feed(body), *decoder.close()]:
+    for event in events:
         found = _event.decode(event.data) if event.data[:1] == b"{" else _Event()
         if found.type == "error":
             raise fault_in(event.data)
