@@ -46,7 +46,7 @@ class OpenAI:
         if not found.choices:
             raise UnavailableError("the upstream's answer has no choices", code="upstream_invalid_response")
         body = _finished(found, body, target.quirks)
-        return Reply(body, usage_of(found.usage, target.quirks), found.choices[0].finish_reason)
+        return Reply(body, usage_of(found.usage, target.quirks), found.choices[0].finish_reason, found.name)
 
     def stream(self, request: ChatRequest, target: Target) -> StreamParser:
         """Return a parser that passes events on."""

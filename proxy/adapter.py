@@ -48,11 +48,14 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A complete answer as the client gets it. `usage` is None when the upstream did not report any."""
+    """A complete answer as the client gets it. `usage` is None when the upstream did not report any, `model` when it
+    did not say which model it is.
+    """
 
     body: bytes
     usage: Usage | None
     finish: str | None
+    model: str | None = None
 
 
 class StreamParser(Protocol):
@@ -60,13 +63,14 @@ class StreamParser(Protocol):
 
     `started` is False until the first event with content (text, tool call, reasoning, refusal, finish reason): nothing
     is sent to the client before. `finish` is the finish reason in OpenAI's words, `done` that the upstream has said it
-    is through. `usage` is what was reported so far.
+    is through. `usage` is what was reported so far, `model` what the upstream calls the model by then, None if nothing.
     """
 
     started: bool
     finish: str | None
     done: bool
     usage: Usage | None
+    model: str | None
 
     def feed(self, data: bytes) -> bytes:
         """Return the client's bytes for `data`, whole events only. Raises UpstreamError for an error in the stream;

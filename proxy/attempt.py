@@ -6,8 +6,10 @@ from random import Random
 import msgspec
 
 from proxy.adapter import Rendered
+from proxy.ask import Ask
 from proxy.errors import UpstreamError
-from proxy.log import Log
+from proxy.ledger import Entry, Ledger, Page
+from proxy.log import Log, short
 from proxy.metrics import Metrics
 from proxy.policy import Timeouts
 from proxy.transport import Transport
@@ -16,7 +18,9 @@ from proxy.wire import Usage
 
 
 class Tools(msgspec.Struct, frozen=True, eq=False):
-    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance."""
+    """What every walk needs: sockets, a clock (monotonic seconds), a wall clock, counters, the log, chance, and a
+    ledger where one is kept.
+    """
 
     transport: Transport
     metrics: Metrics
@@ -24,17 +28,40 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
     clock: Callable[[], float]
     wall: Callable[[], float]
     random: Random = msgspec.field(default_factory=Random)
+    ledger: Ledger | None = None
 
 
 class Attempt:
-    """One try at one upstream. Opened once, closed once; stats and metrics are written at the close."""
+    """One try at one upstream. Opened once, closed once; stats and metrics are written at the close.
 
-    __slots__ = ("_began", "_open", "_probe", "_tools", "credential", "dropped", "first_s", "upstream", "usage", "usd")
+    `ask` is what the decision knew of the request.
+    """
 
-    def __init__(self, upstream: Upstream, rendered: Rendered, tools: Tools) -> None:
+    __slots__ = (
+        "_ask",
+        "_began",
+        "_entry",
+        "_open",
+        "_page",
+        "_probe",
+        "_tools",
+        "answered",
+        "credential",
+        "dropped",
+        "first_s",
+        "upstream",
+        "usage",
+        "usd",
+    )
+
+    def __init__(
+        self, upstream: Upstream, rendered: Rendered, tools: Tools, ask: Ask, page: Page | None = None
+    ) -> None:
+        self._ask = ask
         self.upstream = upstream
         self.dropped = rendered.dropped
         self.usage: Usage | None = None
+        self.answered: str | None = None  # what the upstream calls itself
         self.usd: float | None = None
         self.first_s: float | None = None
         self._tools = tools
@@ -42,6 +69,8 @@ class Attempt:
         self._probe = upstream.live.begin()
         self.credential = upstream.credential(self._began)
         self._open = True
+        self._page = page
+        self._entry = None if page is None else page.open(upstream.name, tools.wall())
 
     def speaks(self) -> None:
         """Note the first event with content. It is a probe's answer: a stream may go on for ten minutes."""
@@ -72,17 +101,51 @@ class Attempt:
             metrics.attempts.add((label, "cancelled"))
         if self.usage is not None:
             self._bill(self.usage, now)
+        if error is None or self.usage is not None:
+            self.upstream.learn(self._ask, self.usage, self.usd, now, whole=error is None)
+        if self._page is not None and self._entry is not None:
+            self._page.close(self._filled(self._entry, error, now))
+
+    def _filled(self, entry: Entry, error: BaseException | None, now: float) -> Entry:
+        """Return the ledger's entry with all that is known of this attempt."""
+        entry.outcome, entry.status = "ok", 200
+        if error is not None:
+            entry.outcome, entry.status = "cancelled", None
+            # Nobody said what became of it. Once it has begun to speak, somebody will have to pay for that.
+            entry.possibly_billed = self.usage is None
+        if isinstance(error, UpstreamError):
+            entry.outcome, entry.status = error.kind, error.status
+            entry.code = None if error.code is None else short(error.code)
+            entry.possibly_billed = self.usage is None and (error.possibly_billed or self.first_s is not None)
+        if self.answered is not None and self.answered != self.upstream.row.id:
+            entry.answered = short(self.answered)
+        entry.ms = round((now - self._began) * 1000, 3)
+        if self.first_s is not None:
+            entry.first_ms = round(self.first_s * 1000, 3)
+        if self.usage is not None:
+            _count(entry, self.usage)
+            entry.usd = None if self.usd is None else round(self.usd, 12)
+        return entry
 
     def _bill(self, usage: Usage, now: float) -> None:
         label, metrics = self.upstream.label, self._tools.metrics
         metrics.tokens.add((label, "input"), usage.input)
         metrics.tokens.add((label, "output"), usage.output)
-        self.usd = self.upstream.cost_usd(usage)
+        self.usd = self.upstream.cost_usd(usage, self.answered)
         if self.usd is None:
             metrics.unpriced.add((label,))
         else:
             metrics.usd.add((label,), self.usd)
-            self.upstream.live.stats.spent(self.usd, usage.input + usage.output, now)
+
+
+def _count(entry: Entry, usage: Usage) -> None:
+    entry.input = usage.input
+    entry.cached = usage.cached
+    entry.output = usage.output
+    entry.reasoning = usage.reasoning
+    if usage.cache_write or usage.audio_input or usage.audio_output:
+        entry.cache_write, entry.cache_write_1h = usage.cache_write, usage.cache_write_1h
+        entry.audio, entry.audio_output = usage.audio_input, usage.audio_output
 
 
 class Timing:

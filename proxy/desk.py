@@ -1,7 +1,7 @@
 """The small doors: models, liveness, and the admin surface (metrics, explain). Nothing here calls an upstream."""
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ from proxy.admission import Admission
 from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
+from proxy.ledger import tag
 from proxy.room import Room
 from proxy.wire import decode_chat
 
@@ -33,8 +34,10 @@ def send_json(http: web.BaseRequest, request_id: str, value: object) -> web.Stre
     return send(http, 200, f"x-request-id: {request_id}\r\n", orjson.dumps(msgspec.to_builtins(value)))
 
 
-def overrides(http: web.BaseRequest) -> Overrides:
-    """Return what the client says in headers. Raises ClientError for a word that means nothing."""
+def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
+    """Return what the client says in headers, those that are `wanted` among them. Raises ClientError for a word that
+    means nothing.
+    """
     headers = http.headers
     return Overrides(
         headers.get("x-sidecar-policy"),
@@ -43,6 +46,9 @@ def overrides(http: web.BaseRequest) -> Overrides:
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
         _RETRY.fullmatch(headers.get("x-stainless-retry-count", "")) is not None,
+        {name: headers[name] for name in wanted if name in headers},
+        _word(headers, "x-sidecar-explain", "off", "on") == "on",
+        tag(headers.get("x-sidecar-tag")),
     )
 
 
@@ -107,7 +113,7 @@ class Desk:
         return send_json(http, request_id, {"status": "ok"})
 
     async def _explain(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        said = overrides(http)
+        said = overrides(http, self._gateway.generation.routes.headers)
         with self._room.entered(batch=said.batch):
             request = decode_chat(await self._admission.read(http), 0)
         return send_json(http, request_id, self._gateway.explain(request, said))

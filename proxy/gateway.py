@@ -11,20 +11,25 @@ import msgspec
 
 from proxy.adapter import Adapter
 from proxy.answers import Answer, StreamAnswer
+from proxy.ask import Ask, prefix
 from proxy.attempt import Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, Scored, decide_again
+from proxy.ledger import Entry, Page
+from proxy.log import short
+from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
+from proxy.plan import Plan as Plan
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
+from proxy.when import Router, classify
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
@@ -40,6 +45,9 @@ _TOLD: Final[dict[str, tuple[str, str | None]]] = {
 class Overrides(msgspec.Struct, frozen=True):
     """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
     `again`: it has sent this request before.
+
+    `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    `explain`: the answer is to say why it comes from whom it does. `tag` is for the ledger.
     """
 
     policy: str | None = None
@@ -48,6 +56,9 @@ class Overrides(msgspec.Struct, frozen=True):
     client_s: float | None = None
     batch: bool = False
     again: bool = False
+    headers: dict[str, str] = {}
+    explain: bool = False
+    tag: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -56,14 +67,6 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     number: int
     config: Config
     routes: Routes
-
-
-class Plan(msgspec.Struct, frozen=True, eq=False):
-    """A decision before anything is called."""
-
-    route: Route
-    strategy: str
-    decision: Decision
 
 
 class Gateway:
@@ -91,11 +94,25 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.reprice()
         self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
 
+    def reprice(self) -> None:
+        """Look at prices again that change with the day or the hour. Costs next to nothing when none does."""
+        registry, now = self.generation.routes.registry, self.tools.wall()
+        changed = {provider.name for provider in registry.providers.values() if provider.tariff.tick(now)}
+        for upstream in registry if changed else ():
+            if upstream.provider.name in changed:
+                upstream.reprice()
+
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan.made(route, strategy, ask, decide_again(route, strategy, ask), told=overrides.explain)
+
+    def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
+        """Return what decides on `request`. Raises ClientError."""
         routes = self.generation.routes
         if overrides.policy is None:
             route = routes.resolve(request.model)
@@ -110,13 +127,42 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
-        ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs, request.max_tokens)
-        return Plan(route, strategy, decide_again(route, strategy, ask))
+        route, task = self._narrow(route, request, overrides)
+        ask = Ask(
+            self.tools.clock(),
+            request.stream,
+            request.input_tokens,
+            request.needs,
+            request.max_tokens,
+            _prefix(request) if request.input_tokens >= route.caches and strategy in PRICED else (),
+            route.learned_as,
+            task,
+        )
+        return route, strategy, ask
+
+    def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
+        """Return the route that is for requests like this one, and their class."""
+        if not route.whens and route.router is None:
+            return route, route.policy.task
+        routed = "" if route.router is None else self._routed(route, route.router, request)
+        return route.narrowed(request.input_tokens, request.needs, overrides.headers, routed)
+
+    def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
+        """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
+
+        def fault(error: Exception) -> None:
+            at = f"router {route.policy.router} of policy {route.name}"
+            self.tools.log("fault", self.tools.wall(), error=type(error).__name__, at=at)
+
+        return classify(router, request, fault)
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
         kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        walk = kind(request, plan.ask, plan.route, self.tools, request_id, overrides.client_s)
+        if self.tools.ledger is not None:
+            walk.page = Page(self.tools.ledger, head_of(request, plan, request_id, overrides.tag))
+        return walk
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
@@ -134,26 +180,8 @@ class Gateway:
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
-        plan = self.plan(request, overrides)
-        parts, mode = PARTS[plan.strategy], plan.route.policy.unsupported_parameters
-        decision = plan.decision
-        refusals = {one.name: refusal(request, one, mode) for one in (*decision.chain, *map(_upstream, decision.order))}
-        able = [one for one in decision.order if refusals[one.upstream.name] is None]
-        unable = [{"upstream": name, "reason": reason} for name, reason in refusals.items() if reason is not None]
-        return {
-            "model": request.model,
-            "policy": plan.route.name,
-            "strategy": plan.strategy,
-            "order": [
-                {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in able
-            ],
-            "chain": [upstream.name for upstream in decision.chain if refusals[upstream.name] is None],
-            "excluded": [
-                *({"upstream": one.upstream.name, "reason": one.reason} for one in decision.excluded),
-                *unable,
-            ],
-        }
+        route, strategy, ask = self._asked(request, overrides)
+        return Plan.made(route, strategy, ask, decide(route, strategy, ask), told=True).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""
@@ -223,6 +251,21 @@ class Gateway:
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
 
 
+def head_of(request: ChatRequest, plan: Plan, request_id: str, tag: str | None) -> Entry:
+    """Return what the ledger's entries of one request have in common."""
+    return Entry(
+        id=request_id,
+        policy=plan.route.name,
+        model=short(request.model),
+        tag=tag,
+        stream=request.stream,
+        needs=sorted(request.needs),
+        estimate=request.input_tokens,
+        max_tokens=request.max_tokens or None,
+        prefix=list(plan.ask.prefix),
+    )
+
+
 def changes(old: Config, new: Config) -> list[str]:
     """Return what differs between two configurations, one line per thing added, changed or gone."""
     lines = []
@@ -238,8 +281,8 @@ def changes(old: Config, new: Config) -> list[str]:
     return lines
 
 
-def _upstream(scored: Scored) -> Upstream:
-    return scored.upstream
+def _prefix(request: ChatRequest) -> tuple[int, ...]:
+    return prefix(request.raw, tools="tools" in request.needs)
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:

@@ -70,6 +70,10 @@ class Heads(Generic[T]):
             del self._seen[next(iter(self._seen))]
         self._seen[key.digest] = judged
 
+    def forget(self) -> None:
+        """Forget all."""
+        self._seen.clear()
+
 
 def usual(request: web.BaseRequest) -> bool:
     """Say whether nothing but its length decides how the body of `request` is read, and its connection stays open."""

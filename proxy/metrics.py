@@ -94,6 +94,7 @@ class Metrics:
         self.tokens = Counter("sidecar_tokens_total", "Tokens reported by upstreams.", ("upstream", "direction"))
         self.usd = Counter("sidecar_cost_usd_total", "Cost of answers with a known price.", ("upstream",))
         self.unpriced = Counter("sidecar_unpriced_total", "Answers whose price is unknown.", ("upstream",))
+        self.ledger_lost = Counter("sidecar_ledger_lost_total", "Records that could not be written to the ledger.")
         self.reloads = Counter("sidecar_reloads_total", "Reloads of the policy files.", ("outcome",))
         self.duration = Histogram("sidecar_request_seconds", "Whole request, as the client sees it.", LATENCY_BUCKETS)
         self.overhead = Histogram("sidecar_overhead_seconds", "What the proxy itself added.", OVERHEAD_BUCKETS)

@@ -19,6 +19,7 @@ FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "fi
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -34,13 +35,38 @@ class Limits(_Row, frozen=True):
     concurrency: Count | None = None
 
 
-class Price(_Row, frozen=True):
-    """USD per million tokens. `cached_input` None: cached tokens cost what others do."""
+class Tier(_Row, frozen=True, omit_defaults=True):
+    """What all tokens of a request cost once its input is `above` so many tokens. None: as below it."""
+
+    above: Count
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+
+
+class Price(_Row, frozen=True, omit_defaults=True):
+    """USD per million tokens; `request` and `search` are USD each. None: like what the tokens are part of.
+
+    `cached_input`, `cache_write` and `audio_input` are parts of the input, `cache_write_1h` of `cache_write`,
+    `cached_audio` of `cached_input`, `reasoning`, `audio_output` and `image_output` of the output. `search` is for a
+    web search that the provider ran. The last of the `tiers` that a request's input exceeds holds.
+    """
 
     input: NotNegative
     output: NotNegative
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+    reasoning: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    cached_audio: NotNegative | None = None
+    image_output: NotNegative | None = None
+    request: NotNegative = 0.0
+    search: NotNegative = 0.0
+    tiers: list[Tier] = []
 
 
 class Latency(_Row, frozen=True):
@@ -48,6 +74,13 @@ class Latency(_Row, frozen=True):
 
     p50_ms: Positive
     p99_ms: Positive | None = None
+
+
+class Cache(_Row, frozen=True):
+    """How a provider keeps prompts: seconds since they were last used, and the shortest that it keeps."""
+
+    ttl_s: Positive = 300
+    min_tokens: Count = 1024
 
 
 class Login(_Row, frozen=True):
@@ -79,6 +112,7 @@ class ProviderRow(_Row, frozen=True):
     headers: dict[str, str] = {}
     quirks: list[str] = []
     on_disconnect: Literal["close", "drain"] = "close"
+    cache: Cache = Cache()
 
 
 class ModelRow(_Row, frozen=True):
@@ -91,7 +125,7 @@ class ModelRow(_Row, frozen=True):
     provider: Text
     id: Text
     adapter: Text | None = None
-    quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    quality: Score | None = None
     price: Price | None = None
     latency: Latency | None = None
     context: Count | None = None
@@ -116,7 +150,7 @@ class Weights(_Row, frozen=True):
 class Require(_Row, frozen=True):
     """What a candidate must have to be asked at all."""
 
-    min_quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    min_quality: Score | None = None
     min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
@@ -160,13 +194,30 @@ class Timeouts(_Row, frozen=True):
         return 300.0 if self.first_event is None else self.first_event
 
 
+class When(_Row, frozen=True):
+    """`[[when]]`: requests for which all of this holds have other candidates, or are of another class, or both.
+
+    `tokens_above` and `tokens_below` are of the estimated input, `needs` all needed, `header` names and values of
+    request headers, `routed` what the policy's `router` calls the request. None, and no candidates: the policy's own.
+    """
+
+    tokens_above: Count | None = None
+    tokens_below: Count | None = None
+    needs: list[str] = []
+    header: dict[str, str] = {}
+    routed: Text | None = None
+    candidates: list[Text] = []
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class Given(_Row, frozen=True):
-    """The state of one upstream in a `[[test]]`."""
+    """The state of one upstream in a `[[test]]`. `warm` is how many tokens of the prompt its cache holds."""
 
     error: Kind | None = None
     down: bool = False
     p50_ms: Positive | None = None
     success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    warm: Count | None = None
 
 
 class Asked(_Row, frozen=True):
@@ -176,27 +227,54 @@ class Asked(_Row, frozen=True):
     needs: list[str] = []
     tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    header: dict[str, str] = {}
+    routed: str = ""
     strategy: Strategy | None = None
 
 
+class Expect(_Row, frozen=True):
+    """What a `[[test]]` expects, where a list of who is asked would say too much. All that is given must hold."""
+
+    first: Text | None = None
+    asked: list[str] = []
+    never: list[Text] = msgspec.field(default_factory=list, name="not")
+    usd_below: Positive | None = None
+    when: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class PolicyTest(_Row, frozen=True):
-    """`[[test]]`: with this state and request, these upstreams are asked, in this order."""
+    """`[[test]]`: with this state and request, these upstreams are asked, in this order, or what else is expected.
+
+    `budget` "spent": the policy's budget for attempts after a request's first is used up.
+    """
 
     name: Text
-    expect: list[str]
+    expect: list[str] | Expect
     given: dict[str, Given] = {}
     request: Asked = Asked()
+    budget: Literal["full", "spent"] = "full"
 
 
 class Policy(_Row, frozen=True):
-    """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those."""
+    """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those.
+
+    `task` ("class" in the file) is of the scores by which quality is judged, `router` a module that names a request's
+    class.
+
+    `explore` is the share of requests that may be sent to somebody to see whether it has become quicker.
+    """
 
     description: str = ""
     strategy: Strategy = "balanced"
     weights: Weights = Weights()
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
+    task: str = msgspec.field(default="", name="class")
+    router: Text | None = None
+    when: list[When] = []
     require: Require = Require()
+    explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     unsupported_parameters: Unsupported = "drop"
     fallback: Fallback = Fallback()
     timeouts: Timeouts = Timeouts()

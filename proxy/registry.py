@@ -10,6 +10,7 @@ from proxy.adapter import Adapter
 from proxy.config import CATALOG, Config, PolicyError, Problem, nearest
 from proxy.keys import Access, check
 from proxy.policy import ModelRow, ProviderRow
+from proxy.prices import Tariff
 from proxy.upstream import Gate, MadeUp, Provider, Upstream, live_for
 
 
@@ -62,7 +63,8 @@ def build(
 ) -> Registry:
     """Return a registry for `config`, with the live parts of `previous` for what is still there.
 
-    `load` finds an adapter by name, `access` address and keys of a provider, `gate` makes its limits.
+    `load` finds an adapter by name, `access` address and keys of a provider, `gate` makes its limits. Prices are those
+    of the day the price book was written, until their tariffs are told the time.
     Raises PolicyError.
     """
     gate = gate or (lambda row: Gate(row.limits))
@@ -75,7 +77,9 @@ def build(
         if adapter is not None:
             limits = old.gate if old is not None and old.gate.limits == row.limits else gate(row)
             unlisted = old.made_up if old is not None else MadeUp(random)
-            registry.providers[name] = Provider(row, adapter, access(row), limits, unlisted)
+            found = access(row)
+            costs = tariff(config, row, found.base_url)
+            registry.providers[name] = Provider(row, adapter, found, limits, unlisted, costs)
     if problems:
         raise PolicyError(problems)
     speakers = {(name, one.row.adapter): one for name, one in registry.providers.items()}
@@ -86,8 +90,15 @@ def build(
             provider = speakers.setdefault(spoken, provider.speaking(adapters[spoken]))
         known = previous.get(model.name) if previous is not None else None
         live = known.live if known is not None else live_for(model, random)
-        registry.register(Upstream(model, provider, live))
+        scores = {task: table[model.name] for task, table in config.scores.items() if model.name in table}
+        registry.register(Upstream(model, provider, live, scores=scores))
     return registry
+
+
+def tariff(config: Config, row: ProviderRow, base_url: str) -> Tariff:
+    """Return what the models of a provider at `base_url` cost."""
+    own = {model.id: model.price for model in config.models.values() if model.provider == row.name and model.price}
+    return Tariff(config.prices, row.name, base_url, own)
 
 
 def made_up(provider: Provider, model: str) -> Upstream:

@@ -17,8 +17,10 @@ import msgspec
 
 from proxy import parameters, restream, splice
 from proxy.answers import Answer, StreamAnswer, keyless
+from proxy.ask import Ask
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.ledger import Page
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -46,10 +48,12 @@ class Walk:
         "_fall_back",
         "_timing",
         "_waiting",
+        "ask",
         "asking",
         "attempts",
         "failed",
         "left",
+        "page",
         "request",
         "request_id",
         "route",
@@ -59,12 +63,14 @@ class Walk:
     )
 
     def __init__(
-        self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
+        self, request: ChatRequest, ask: Ask, route: Route, tools: Tools, request_id: str, client_s: float | None
     ) -> None:
         self.request = request
+        self.ask = ask
         self.route = route
         self.tools = tools
         self.request_id = request_id
+        self.page: Page | None = None
         self.failed: list[tuple[Upstream, UpstreamError]] = []
         self.attempts = 0  # upstreams that were asked and failed
         self.speaking = False  # another one was asked and has answered
@@ -79,19 +85,26 @@ class Walk:
         """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata.
         `again`: the client has sent this before.
         """
+        return self._ask(self.start(chain, fall_back=fall_back, again=again))
+
+    def start(self, chain: list[Upstream], *, fall_back: bool, again: bool = False) -> Upstream:
+        """Return whom to ask first."""
+        budget = self.route.budget
         if again:
-            self.route.budget.came_again(self.route.policy.fallback.budget, self.tools.clock())
+            budget.came_again(self.route.policy.fallback.budget, self.tools.clock())
         else:
-            self.route.budget.requests += 1
+            budget.requests += 1
         self._waiting = iter(chain)
         self._fall_back = fall_back
-        return self._ask(next(self._waiting))
+        return next(self._waiting)
 
     async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
         """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
         answer.close()
         self.speaking = False
         self.request = request
+        # What half a request is answered with teaches nothing.
+        self.ask = msgspec.structs.replace(self.ask, tokens=0, prefix=())
         return await self._ask(await self._next(answer.attempt.upstream, error, broke_off=True))
 
     async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
@@ -106,6 +119,13 @@ class Walk:
 
     async def _next(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream:
         """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
+        following = self.after(upstream, error, broke_off=broke_off)
+        if following is None or not await self._ready(following, error):
+            raise self._told(error) from None
+        return following
+
+    def after(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream | None:
+        """Note that `upstream` failed. Returns who is asked next, None for nobody."""
         self.failed.append((upstream, error))
         self.attempts += not error.unsent
         # What broke off is not in doubt, it is on the bill; `continue` is the switch for that.
@@ -113,9 +133,13 @@ class Walk:
         following = self._following(upstream, error) if self._fall_back and not final else None
         held = following is not None and not self._affords()
         self._note(upstream, error, following, held=held)
-        if following is None or held or not await self._ready(following, error):
-            raise self._told(error) from None
-        return following
+        return None if held else following
+
+    def pause_s(self, following: Upstream, error: UpstreamError) -> float:
+        """Return how long to wait before `following` is asked after `error`: 0 unless it failed itself just now."""
+        if following is not self.failed[-1][0] or error.kind != "unavailable":
+            return 0.0
+        return PAUSE_S * (0.5 + self.tools.random.random())
 
     def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
@@ -151,15 +175,17 @@ class Walk:
 
     async def _ready(self, following: Upstream, error: UpstreamError) -> bool:
         """Pause before an upstream that failed is asked again. Returns False when it has begun to rest meanwhile."""
-        if following is not self.failed[-1][0] or error.kind != "unavailable":
+        pause_s = self.pause_s(following, error)
+        if not pause_s:
             return True
-        pause_s = PAUSE_S * (0.5 + self.tools.random.random())
         await asyncio.sleep(pause_s)
         self.upstream_s += pause_s
         return following.rest(self.tools.clock()) is None
 
     def _told(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told when `error` was the last."""
+        if self.page is not None:
+            self.page.settle()
         # An upstream that was never asked has not answered: the last one that was asked has.
         told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
         told.metadata = self._history()
@@ -174,7 +200,7 @@ class Walk:
         else:
             rendered = parameters.render(request, upstream, mode)
         provider.gate.enter(request.input_tokens)
-        attempt = Attempt(upstream, rendered, self.tools)
+        attempt = Attempt(upstream, rendered, self.tools, self.ask, self.page)
         timing.start_attempt()
         received = None
         began = self.tools.clock()
@@ -234,7 +260,7 @@ class Walk:
         body = reply.body
         if request.stream:
             body = _reframed(body, include_usage=request.include_usage)
-        attempt.usage = reply.usage
+        attempt.usage, attempt.answered = reply.usage, reply.model
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 

@@ -42,6 +42,7 @@ class Sidecar:
         self.shutting_down = False
         self.room = room
         self.in_flight = room.inside  # whoever is inside is waited for when the sidecar stops
+        self._lane: Lane[Overrides] | None = None
         self._ids = count(1)
         self._large = asyncio.Lock()
         # One random prefix per process and a counter: unique, and 50x cheaper than a UUID per request.
@@ -79,12 +80,18 @@ class Sidecar:
     def lane(self) -> Lane[Overrides]:
         """Return the short lane to the chat door, for requests whose heads have been judged on the main port."""
         admission = self.admission
-        return Lane(
+        self._lane = Lane[Overrides](
             lambda client, said, body: self._guarded(client, self._next_id(), said, body, self.tools.clock()),
             self.room,
             admission.max_body,
             admission.body_s,
         )
+        return self._lane
+
+    def forget(self) -> None:
+        """Have all heads judged anew: other files look at other headers."""
+        if self._lane is not None:
+            self._lane.heads.forget()
 
     async def _guarded(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
         """The outermost handler of the chat door. Nobody keeps `body` longer than it may have to be sent once more."""
@@ -146,10 +153,12 @@ class Sidecar:
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """The main door, for a request that aiohttp has parsed."""
         began = self.tools.clock()
-        said = overrides(http)
+        wanted = self.gateway.generation.routes.headers
+        said = overrides(http, wanted)
         with self.room.entered(batch=said.batch):
             body = await self._body(http, request_id)
-            if isinstance(http.protocol, Connection):
+            # What it says is not what other files would have looked at.
+            if isinstance(http.protocol, Connection) and wanted is self.gateway.generation.routes.headers:
                 http.protocol.learn(http, said)
             client = client_of(http)
             answering = self._guarded(client, request_id, said, body, began)
@@ -216,8 +225,7 @@ class Sidecar:
             client.fail(visit.head(), visit.error)
         finally:
             # No await here: a client that has all it wanted may cancel us, and the books must close first.
-            if isinstance(visit.answer, StreamAnswer):
-                visit.answer.close()
+            visit.close()
             visit.record(self.tools)
 
     async def _outlive(self, client: Client, visit: Visit, said: Overrides) -> None:
@@ -261,6 +269,7 @@ class Sidecar:
                 raise
             visit.error = shutting_down()
         visit.status = 200
+        visit.close()
         client.end(visit.error)
 
     async def _go_on(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:

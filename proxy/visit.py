@@ -59,11 +59,20 @@ class Visit:
         )
         if upstream is not None:
             lines += f"x-sidecar-upstream: {upstream.plain_name}\r\n"
+        if self.plan.expected is not None:
+            lines += f"x-sidecar-decision: {self.plan.header(upstream, self.plan.expected)}\r\n"
         if answer is None:
             return lines
         if dropped := answer.attempt.dropped:
             lines += f"x-sidecar-dropped: {', '.join(map(plain, dropped[:_LISTED]))}\r\n"
         return lines + _EVENTS if self._mode == "stream" else lines
+
+    def close(self) -> None:
+        """End the answer, if it is a stream, and the attempt behind it. Called before the client sees the end."""
+        if isinstance(self.answer, StreamAnswer):
+            self.answer.close()
+        if self.walk.page is not None:
+            self.walk.page.settle()
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""

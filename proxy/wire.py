@@ -12,8 +12,10 @@ import msgspec
 
 from proxy import splice
 from proxy.errors import ClientError
+from proxy.usage import MOST_TOKENS, Number, Usage, counted, parse_usage, usage_object
 
-Number = int | float
+# Part of the language, and told by it: whoever reads answers has them from here.
+__all__ = ("MOST_TOKENS", "Number", "Usage", "counted", "parse_usage", "usage_object")
 
 
 class ResponseMode(Enum):
@@ -173,67 +175,6 @@ def _invalid(error: msgspec.ValidationError) -> ClientError:
     message = _PATH.sub("", text)
     code = "missing_required_parameter" if field else "invalid_type"
     return ClientError(f"{message}: '{param}'" if param else message, param=param, code=code)
-
-
-# ---- usage ------------------------------------------------------------------------------------------------------
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one answer as OpenAI counts: `input` includes `cached` and `cache_write`, `output` `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Number | None = 0
-    cache_write_tokens: Number | None = 0
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Number | None = 0
-
-
-class _RawUsage(msgspec.Struct):
-    prompt_tokens: Number | None = 0
-    completion_tokens: Number | None = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-_usage: Final = msgspec.json.Decoder(_RawUsage)
-
-
-def parse_usage(raw: msgspec.Raw) -> Usage | None:
-    """Return OpenAI's `usage` object in normal form; None for null and for what cannot be anybody's usage."""
-    try:
-        usage = _usage.decode(raw)
-    except msgspec.DecodeError:
-        return None
-    prompt = usage.prompt_tokens_details or _PromptDetails()
-    completion = usage.completion_tokens_details or _CompletionDetails()
-    details = prompt.cached_tokens, prompt.cache_write_tokens, completion.reasoning_tokens
-    return counted(usage.prompt_tokens, usage.completion_tokens, *details)
-
-
-def counted(*found: Number | None) -> Usage | None:
-    """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
-    counts = [int(count or 0) for count in found]
-    return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
-
-
-def usage_object(usage: Usage) -> dict[str, object]:
-    """Return `usage` as OpenAI's object."""
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
 
 
 # ---- answer, for languages that are translated ------------------------------------------------------------------

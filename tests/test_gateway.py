@@ -324,13 +324,21 @@ async def test_explain_is_the_decision_in_words_and_numbers(start: Start) -> Non
 
     found = subject.explain(ask("p", tools=[{"type": "function"}]), Overrides(strategy="balanced"))
 
+    expected = {"usd": None, "cached_tokens": 0, "output_tokens": 256, "latency_ms": 1000}
     assert found == {
         "model": "p",
         "policy": "p",
         "strategy": "balanced",
+        "when": None,
+        "class": None,
         "order": [
-            {"upstream": "a/m", "score": 0, "parts": {"cost": 0, "latency": 0, "quality": 0}},
-            {"upstream": "c/m", "score": 0.1, "parts": {"cost": 0, "latency": 0, "quality": 0.5}},
+            {
+                "upstream": name,
+                "score": score,
+                "parts": {"cost": 0, "latency": 0, "quality": quality},
+                "expected": {**expected, "input_tokens": 22, "quality": good},
+            }
+            for name, score, quality, good in (("a/m", 0, 0, 8), ("c/m", 0.1, 0.5, 4))
         ],
         "chain": ["a/m", "c/m"],
         "excluded": [{"upstream": "b/m", "reason": "does not offer tools"}],

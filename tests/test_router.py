@@ -217,7 +217,7 @@ async def test_live_latency_moves_the_choice(sidecar: StartSidecar, upstream: St
 
 async def test_an_answer_without_usage_costs_nothing_known(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """No numbers, no bill; and an unknown price stays unknown."""
-    running = await sidecar(await upstream(completion(usage=None), completion()))
+    running = await sidecar(await upstream(completion(usage=None), completion(model="other")))
     await running.post()
     await running.post({**CHAT, "model": "p0/other"})
 

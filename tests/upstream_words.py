@@ -38,13 +38,18 @@ def upstream(
     keys: tuple[str, ...] = (),
     limits: dict[str, int] | None = None,
     random: Random | None = None,
+    provider_fields: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Upstream:
-    """An upstream called "provider/id"; `fields` are those of a `[[model]]`."""
+    """An upstream called "provider/id"; `fields` are those of a `[[model]]`, others those of its `[[provider]]`."""
     owner, _, id = name.partition("/")
     row = msgspec.convert({"provider": owner, "id": id, **fields}, ModelRow)
     given = msgspec.to_builtins(msgspec.convert(limits or {}, Limits))
-    return Upstream(row, provider(owner, off=off, keys=keys, limits=given), live_for(row, random or Steady()))
+    return Upstream(
+        row,
+        provider(owner, off=off, keys=keys, limits=given, **(provider_fields or {})),
+        live_for(row, random or Steady()),
+    )
 
 
 def route(*upstreams: Upstream, **fields: Any) -> Route:
@@ -111,3 +116,8 @@ def state(subject: Upstream, now: float) -> str:
 def why(subject: Upstream, now: float) -> str:
     rest = subject.rest(now)
     return rest.reason(now) if rest is not None else ""
+
+
+def classify(request: object) -> str:
+    """A learned router that has learned nothing."""
+    return ""

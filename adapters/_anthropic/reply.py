@@ -29,6 +29,14 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: Number | None = None
 
 
+class _Written(msgspec.Struct):
+    ephemeral_1h_input_tokens: Number | None = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: Number | None = None
+
+
 class Counts(msgspec.Struct):
     """Counts as Anthropic sends them: snapshots, in which a field may be missing. `input_tokens` is without cache."""
 
@@ -36,6 +44,8 @@ class Counts(msgspec.Struct):
     output_tokens: Number | None = None
     cache_read_input_tokens: Number | None = None
     cache_creation_input_tokens: Number | None = None
+    cache_creation: _Written | None = None
+    server_tool_use: _ServerTools | None = None
     output_tokens_details: _OutputDetails | None = None
 
 
@@ -136,7 +146,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         finish=finish,
         usage=usage,
     )
-    return Reply(encoded, usage, finish)
+    return Reply(encoded, usage, finish, answer.model)
 
 
 def _decode_answer(body: bytes) -> Answer:
@@ -176,9 +186,11 @@ def normal_usage(usage: Counts) -> Usage | None:
     """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache; None
     when its numbers cannot be counts.
     """
-    details = usage.output_tokens_details or _OutputDetails()
+    details, written = usage.output_tokens_details or _OutputDetails(), usage.cache_creation or _Written()
     cache = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
-    found = wire.counted(usage.input_tokens, usage.output_tokens, *cache, details.thinking_tokens)
+    rest = details.thinking_tokens, written.ephemeral_1h_input_tokens
+    ran = (usage.server_tool_use or _ServerTools()).web_search_requests
+    found = wire.counted(usage.input_tokens, usage.output_tokens, *cache, *rest, 0, 0, 0, ran)
     if found is None:
         return None
     return msgspec.structs.replace(found, input=found.input + found.cached + found.cache_write)

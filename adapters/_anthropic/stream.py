@@ -69,6 +69,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._target = target
         self._names = Names(request, target)
@@ -130,6 +131,7 @@ class Stream:
                 self._end()
 
     def _start(self, message: Answer) -> None:
+        self.model = message.model
         self._chunks(message)
         self._count(message.usage)
         # Programmatic tool calling starts with whole blocks and a stop reason, and no event may follow for them.

@@ -29,6 +29,11 @@ _MALFORMED: Final = frozenset({"malformed_model_output", "malformed_tool_use"})
 _OURS: Final = frozenset({None, "tool_use"})
 
 
+class _Written(msgspec.Struct, rename="camel"):
+    input_tokens: Number | None = None
+    ttl: str | None = None
+
+
 class Counts(msgspec.Struct, rename="camel"):
     """Counts as Bedrock sends them. `input_tokens` is without cache."""
 
@@ -36,6 +41,7 @@ class Counts(msgspec.Struct, rename="camel"):
     output_tokens: Number | None = None
     cache_read_input_tokens: Number | None = None
     cache_write_input_tokens: Number | None = None
+    cache_details: list[_Written] | None = None
 
 
 class ToolUse(msgspec.Struct, rename="camel"):
@@ -188,11 +194,13 @@ def normal_usage(usage: Counts) -> Usage:
     """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache."""
     cached = int(usage.cache_read_input_tokens or 0)
     written = int(usage.cache_write_input_tokens or 0)
+    hour = sum(int(one.input_tokens or 0) for one in usage.cache_details or () if one.ttl == "1h")
     return Usage(
         input=int(usage.input_tokens or 0) + cached + written,
         output=int(usage.output_tokens or 0),
         cached=cached,
         cache_write=written,
+        cache_write_1h=max(0, min(written, hour)),
     )
 
 

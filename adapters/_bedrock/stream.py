@@ -72,6 +72,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None  # Bedrock does not say
         self._request = request
         self._target = target
         self._names = Names(request, target)

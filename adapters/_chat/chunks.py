@@ -20,6 +20,7 @@ class Chunks(ABC):
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self.told: Usage | None = None
         self.called = 0
         self._request = request

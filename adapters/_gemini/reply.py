@@ -43,7 +43,8 @@ _BROKEN: Final = frozenset(
 )
 # One of Vertex AI's transports sends the numbers of the enum; from 9 on they differ between Google's APIs.
 _NUMBERS: Final = {2: "MAX_TOKENS", **dict.fromkeys((3, 4, 6, 7, 8), "SAFETY")}
-_SOUND: Final = frozenset({"AUDIO", 4})
+_SOUND: Final[frozenset[str | int]] = frozenset({"AUDIO", 4})
+_PICTURES: Final[frozenset[str | int]] = frozenset({"IMAGE", 2})
 
 
 class _Camel(msgspec.Struct, rename="camel"):
@@ -117,6 +118,7 @@ class Counts(_Camel):
     total_token_count: Number | None = None
     prompt_tokens_details: list[_Modality] | None = None
     candidates_tokens_details: list[_Modality] | None = None
+    cache_tokens_details: list[_Modality] | None = None
 
     def merge(self, later: "Counts") -> None:
         """Replace what `later` names."""
@@ -138,24 +140,32 @@ class Counts(_Camel):
         prompt = int(self.prompt_token_count or 0) + int(self.tool_use_prompt_token_count or 0)
         answer, thoughts = int(self.candidates_token_count or 0), int(self.thoughts_token_count or 0)
         inside = thoughts and prompt + answer == self.total_token_count
+        cached, heard = int(self.cached_content_token_count or 0), _tokens(_SOUND, self.prompt_tokens_details, prompt)
         return Usage(
             input=prompt,
             output=answer if inside else answer + thoughts,
-            cached=int(self.cached_content_token_count or 0),
+            cached=cached,
             reasoning=thoughts,
+            audio_input=heard,
+            audio_output=_tokens(_SOUND, self.candidates_tokens_details, answer),
+            cached_audio=_tokens(_SOUND, self.cache_tokens_details, min(cached, heard)),
+            image_output=_tokens(_PICTURES, self.candidates_tokens_details, answer),
         )
 
     def openai(self) -> dict[str, Any]:
         """Return OpenAI's usage object; tokens of sound are told when there are any."""
-        found: dict[str, Any] = wire.usage_object(self.usage())
-        for name, details in (
-            ("prompt_tokens_details", self.prompt_tokens_details),
-            ("completion_tokens_details", self.candidates_tokens_details),
-        ):
-            sound = sum(int(one.token_count or 0) for one in details or () if one.modality in _SOUND)
+        usage = self.usage()
+        found: dict[str, Any] = wire.usage_object(usage)
+        sounds = ("prompt_tokens_details", usage.audio_input), ("completion_tokens_details", usage.audio_output)
+        for name, sound in sounds:
             if sound:
                 found[name]["audio_tokens"] = sound
         return found
+
+
+def _tokens(kinds: frozenset[str | int], details: list[_Modality] | None, most: int) -> int:
+    """Return how many tokens are of these kinds, of `most` in all."""
+    return max(0, min(most, sum(int(one.token_count or 0) for one in details or () if one.modality in kinds)))
 
 
 class _Feedback(_Camel):
@@ -238,7 +248,7 @@ def parse(body: bytes, request: ChatRequest, target: Target, surface: str) -> Re
     usage = None
     if counts is not None and counts.said():
         usage, completion["usage"] = counts.usage(), counts.openai()
-    return Reply(msgspec.json.encode(completion), usage, choices[0]["finish_reason"])
+    return Reply(msgspec.json.encode(completion), usage, choices[0]["finish_reason"], answer.model_version)
 
 
 def _choice(number: int, candidate: Candidate, names: Names, answer: Answer) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._target = target
         self._names = Names(request, target, surface)
@@ -109,6 +110,7 @@ class Stream:
         answer = _decode(event.data)
         if answer.response_id:
             self._response_id = answer.response_id
+        self.model = answer.model_version or self.model
         for number, candidate in enumerate(answer.candidates or ()):
             self._continue(number if candidate.index is None else candidate.index, candidate, answer)
         if answer.blocked:

@@ -92,7 +92,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         usage=usage,
         logprobs=logprobs_of(answer),
     )
-    return Reply(encoded, usage, finish)
+    return Reply(encoded, usage, finish, answer.model)
 
 
 def decode(line: bytes, code: str = "upstream_invalid_event") -> Line:

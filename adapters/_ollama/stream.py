@@ -41,6 +41,7 @@ class Stream(Chunks):
         for id, name, arguments in calls_in(said, self._request, self.called):
             self._say_call(id, name, arguments)
         if line.done:
+            self.model = line.model
             self.usage = self.told = usage_of(line)
             self.done = True
             self._stop(finish_of(line, called=self.called > 0))

@@ -32,6 +32,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._quirks = target.quirks
         self._repairs = repairs.of(target.quirks)
@@ -151,7 +152,7 @@ class Stream:
         usage = usage_of(chunk.usage, self._quirks)
         if usage is None:
             return data
-        self.usage = usage
+        self.usage, self.model = usage, chunk.name
         if chunk.choices == []:
             self._usage_chunk = data
             return data
