@@ -42,7 +42,7 @@ def sample() -> list[Any]:
     for one in corpus.cases():
         entry: Entry = one.values[0]
         case = corpus.case(entry)
-        kinds.setdefault((entry.provider, entry.api, entry.stream, case.outcome, *shown_by(case)[1:3]), one)
+        kinds.setdefault((entry.provider, entry.api, entry.stream, case.outcome, *shown_by(case)[1:2]), one)
     return list(kinds.values())
 
 
