@@ -10,7 +10,7 @@ import pytest
 
 from proxy.__main__ import main
 from proxy.conform import kit, plain, recordings
-from proxy.conform.cases import kind_of, unusable
+from proxy.conform.cases import UNREADABLE, kind_of, unusable
 from proxy.conform.checks import Mismatch, same, shown
 from proxy.conform.features import shown_by
 from proxy.conform.recordings import Entry
@@ -334,6 +334,31 @@ def test_why_a_recording_is_not_used(tmp_path: Path, body: str, fields: dict[str
     assert found is None if why is None else str(found).startswith(why)
 
 
+def test_a_recording_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Without its meaning, its file, or JSON in it: that is a fault of the folder, and the suite says so."""
+    entry = written(tmp_path, "{}")
+    (tmp_path / "one.json").write_text("{")
+    assert str(unusable(entry)).startswith(UNREADABLE)
+    (tmp_path / "one.json").unlink()
+    assert str(unusable(entry)).startswith(UNREADABLE)
+    other = tmp_path / "other"
+    other.mkdir()
+    entry = written(other, "{}")
+    (other / "golden.json").write_text("{}")
+    assert str(unusable(entry)).startswith(UNREADABLE)
+
+
+def test_two_choices_in_a_stream_have_each_their_order(folder: Path) -> None:
+    """A role first and a finish last, for each of them."""
+    candidates = [{"content": {"parts": [{"text": text}]}, "index": number} for number, text in enumerate(("a", "b"))]
+    ended = [{**one, "finishReason": "STOP"} for one in candidates]
+    body = "".join(f"data: {msgspec.json.encode({'candidates': one}).decode()}\n\n" for one in (candidates, ended))
+    exchange = {"stream": True, "response": {"body": body}, "expect": {"text": "aa", "finish": "stop"}}
+    (folder / "two").mkdir()
+    (folder / "two" / "two.json").write_bytes(msgspec.json.encode(exchange))
+    assert kit.run("gemini", folder / "two").findings == []
+
+
 def test_a_provider_without_a_row_gets_all_that_mends(tmp_path: Path) -> None:
     """Who is in the catalog gets what stands there; other languages have no quirks."""
     assert written(tmp_path, "{}").quirks == recordings.UNKNOWN
@@ -352,6 +377,9 @@ def test_a_provider_without_a_row_gets_all_that_mends(tmp_path: Path) -> None:
         (429, "prompt is too long", "rate_limit"),
         (400, "prompt is too long", "context_length"),
         (429, '{"quotaId":"PerDay"}', "quota"),
+        (200, '{"type":"error","error":{"type":"overloaded_error"}}', "overloaded"),
+        (500, '{"error":{"code":"model_not_found"}}', "unavailable"),
+        (424, "{}", "unavailable"),
     ],
 )
 def test_an_error_s_kind_follows_from_its_words(status: int, body: str, kind: str) -> None:

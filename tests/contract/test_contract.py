@@ -13,7 +13,7 @@ import pytest
 from proxy import errors
 from proxy.adapter import Target, load, names
 from proxy.conform import recordings
-from proxy.conform.cases import Case
+from proxy.conform.cases import UNREADABLE, Case
 from proxy.conform.checks import CREATED, checks_of, strict
 from proxy.conform.contract import CONTRACT, Contract
 from proxy.conform.features import shown_by
@@ -106,6 +106,7 @@ def test_account_of_all_recordings() -> None:
         print(f"{count:5} {provider:24} {api:20} {verdict}")
 
     assert len(corpus.found()) + len(corpus.unused()) == len(listed)
+    assert [(file, why) for file, why in corpus.unused().items() if why.startswith(UNREADABLE)] == []
     assert all(checks_of(corpus.case(entry)) for entry in corpus.found())
 
 
