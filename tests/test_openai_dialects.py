@@ -251,7 +251,7 @@ def test_logprobs_are_an_object() -> None:
 
 
 def test_annotations_are_openais() -> None:
-    """Files (OpenRouter) and bare addresses are kept under another name; chunks, where any may stand, are as they were."""
+    """Files (OpenRouter) and bare addresses are kept under another name; in chunks, where all may stand, nothing is."""
     cited = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "title": "t", "url": "u"}}
     file, bare = {"type": "file", "file": {"hash": "h"}}, {"type": "url_citation", "url_citation": {"url": "u"}}
     said = whole({"role": "assistant", "content": "a", "annotations": [file, cited, bare]}, "annotations")["message"]
