@@ -68,17 +68,36 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
-    conform = verbs.add_parser("conform", help="hold an adapter to its contract and to recorded answers")
+    _conform(verbs.add_parser("conform", help="hold an adapter to its contract and to recorded answers"))
+    _catalog(verbs)
+    verbs.add_parser("version", help="print the version")
+    return whole
+
+
+def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs that look at the catalog."""
+    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
+        _policies(verbs.add_parser(verb, help=text))
+    probe = verbs.add_parser("probe", help="make one tiny real call to a provider, and say what is wrong with it")
+    _policies(probe)
+    probe.add_argument("provider", metavar="PROVIDER", help="a provider of the catalog")
+    probe.add_argument(
+        "--model", metavar="ID", help="the provider's name of a model (default: its first in the catalog)"
+    )
+    probe.add_argument("--stream", action="store_true", help="ask for a stream")
+
+    login = verbs.add_parser("login", help="log in to a provider that offers it, to get a key")
+    _policies(login)
+    login.add_argument("provider", metavar="PROVIDER", help="a provider with a [provider.login] in the catalog")
+    login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
+
+
+def _conform(conform: argparse.ArgumentParser) -> None:
     conform.add_argument("adapter", help="a built-in wire language, or package.module from outside")
     conform.add_argument("--recordings", type=Path, metavar="DIR", help="recorded exchanges: docs/adding-a-provider.md")
     conform.add_argument(
         "--quirks", type=lambda text: text.split(","), default=[], metavar="NAMES", help="quirks, by commas"
     )
-
-    for verb, text in (("models", "list what can be asked for"), ("providers", "list providers: on or off, and why")):
-        _policies(verbs.add_parser(verb, help=text))
-    verbs.add_parser("version", help="print the version")
-    return whole
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from proxy.gateway import Gateway
 from proxy.keys import access
 from proxy.listener import Listener
 from proxy.log import Log
+from proxy.logins import Refresher
 from proxy.metrics import Metrics
 from proxy.peers import Alone
 from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
@@ -114,7 +115,7 @@ class App:
         except BaseException:
             await self._take_down()
             raise
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._refresh())]
         if self.peers.workers > 1:
             self._tasks.append(asyncio.create_task(self._publish()))
 
@@ -258,6 +259,7 @@ class App:
             files = self._files()
             if digest(files) == self._seen:
                 self._refused = ""  # the directory is there: should it go, that is news again
+                self._check_keys()
                 return
             changed = self.gateway.install(self._with_demo(self._load(files)))
         except PolicyError as error:
@@ -266,6 +268,22 @@ class App:
         self._refused = ""
         self.metrics.reloads.add(("ok",))
         self.log("reloaded", time.time(), generation=self.gateway.generation.number, changes=changed)
+
+    def _check_keys(self) -> None:
+        """Take new keys when a key's file or a login has changed."""
+        generation = self.gateway.generation
+        providers = generation.routes.registry.providers.items()
+        changed = [name for name, one in providers if access(one.row, self.environ) != one.access]
+        if changed:
+            self.gateway.install(generation.config)
+            self.log("keys_changed", time.time(), providers=changed)
+
+    async def _refresh(self) -> None:
+        """Keep logins fresh."""
+        refresher = Refresher(self.environ, time.time, self.log)
+        while True:
+            await refresher.look(self.gateway.generation.config.providers.values())
+            await asyncio.sleep(POLL_S)
 
     def _files(self) -> dict[str, bytes]:
         return read_files(self.options.policies or shipped())

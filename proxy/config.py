@@ -22,6 +22,7 @@ from proxy.policy import (
     Given,
     Latency,
     Limits,
+    Login,
     ModelRow,
     Policy,
     PolicyTest,
@@ -201,6 +202,7 @@ def _explain(text: str, to: type[Any]) -> str:
 
 
 _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "login": Login,
     "limits": Limits,
     "price": Price,
     "latency": Latency,

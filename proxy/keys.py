@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import msgspec
 
 from proxy.config import Problem
+from proxy.oauth import Token
 from proxy.policy import ProviderRow
 
 _SCHEMES: Final = ("http://", "https://")
@@ -31,24 +35,50 @@ def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
         if not base_url.startswith(_SCHEMES):
             return Access("", (), "", f"{row.base_url[4:]} does not start with http:// or https://")
     base_url = base_url.rstrip("/")
-    if not row.api_key:
+    if not row.api_key and row.login is None:
         return Access(base_url, (), "no key needed", None)
-    wanted = [row.api_key] if isinstance(row.api_key, str) else row.api_key
-    found, used = list[str](), list[str]()
-    missing, unread = list[str](), list[str]()
-    for place in wanted:
+    found, missing, unread = _look(row, environ)
+    if not found:
+        why = [f"{' or '.join(missing)} to use it"] if missing else []
+        return Access(base_url, (), "", "; ".join([*why, *(f"{name} cannot be read" for name in unread)]))
+    source = ", ".join(found)
+    if not all(key.isascii() and key.isprintable() for key in found.values()):
+        return Access(base_url, (), "", f"the key in {source.replace(', ', ' or ')} is not one line of plain text")
+    return Access(base_url, tuple(found.values()), source, None)
+
+
+def _look(row: ProviderRow, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return the keys of `row` by where they are, what to do about those that are missing, and who cannot be read."""
+    found, missing, unread = dict[str, str](), list[str](), list[str]()
+    for place in [row.api_key] if isinstance(row.api_key, str) else row.api_key or []:
         name, key = place.partition(":")[2], _read(place, environ)
         if key:
-            found.append(key)
-            used.append(name)
+            found[name] = key
         else:
             (unread if key is None else missing).append(name)
-    if not found:
-        why = [f"set {' or '.join(missing)} to use it"] if missing else []
-        return Access(base_url, (), "", "; ".join([*why, *(f"{name} cannot be read" for name in unread)]))
-    if not all(key.isascii() and key.isprintable() for key in found):
-        return Access(base_url, (), "", f"the key in {' or '.join(used)} is not one line of plain text")
-    return Access(base_url, tuple(found), ", ".join(used), None)
+    wanted = [f"set {' or '.join(missing)}"] if missing else []
+    if row.login is not None and not found:
+        token = logged_in(row.name, environ)
+        if token is not None:
+            return {"llm-sidecar login": token.access_token}, [], []
+        wanted.append(f"run `llm-sidecar login {row.name}`")
+    return found, wanted, unread
+
+
+def login_file(provider: str, environ: Mapping[str, str]) -> Path:
+    """Return where the login at `provider` is kept. Raises LookupError without a home directory."""
+    home = environ.get("XDG_CONFIG_HOME") or (environ["HOME"] + "/.config" if environ.get("HOME") else "")
+    if not home:
+        raise LookupError("set HOME or XDG_CONFIG_HOME: logins are kept there")
+    return Path(home, "llm-sidecar", "logins", quote(provider, safe="") + ".json")
+
+
+def logged_in(provider: str, environ: Mapping[str, str]) -> Token | None:
+    """Return the token of the last login at `provider`; None when there is none that can be read."""
+    try:
+        return msgspec.json.decode(login_file(provider, environ).read_bytes(), type=Token)
+    except (LookupError, OSError, msgspec.DecodeError):
+        return None
 
 
 def _read(place: str, environ: Mapping[str, str]) -> str | None:
@@ -85,11 +115,18 @@ def check(row: ProviderRow) -> Problem | None:
         if kind not in ("env", "file") or not rest:
             text = 'api_key: a key must not stand in a file; write "env:VARIABLE" or "file:/path"'
             return Problem("catalog.toml", where, text)
+    for url in (row.login.device_url, row.login.token_url) if row.login is not None else ():
+        if not url.startswith(_SCHEMES):
+            return Problem("catalog.toml", where, f"login: {url!r} does not start with http:// or https://")
+    if not row.base_url.startswith((*_SCHEMES, "env:")) or row.base_url == "env:":
+        return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
+    return _headers(row, where)
+
+
+def _headers(row: ProviderRow, where: str) -> Problem | None:
     for name, value in row.headers.items():
         if name.lower() in _SECRET_HEADERS:
             return Problem("catalog.toml", where, f"headers: a key must not stand in a file; say {name} by api_key")
         if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
             return Problem("catalog.toml", where, f"headers: {name!r} is not one line of plain text")
-    if not row.base_url.startswith((*_SCHEMES, "env:")) or row.base_url == "env:":
-        return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
     return None

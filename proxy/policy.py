@@ -49,8 +49,22 @@ class Latency(_Row, frozen=True):
     p99_ms: Positive | None = None
 
 
+class Login(_Row, frozen=True):
+    """How `llm-sidecar login` gets a key: OAuth's device login (RFC 8628).
+
+    `client_id` is public; "env:VARIABLE" reads it from there.
+    """
+
+    client_id: Text
+    device_url: Text
+    token_url: Text
+    scope: str = ""
+
+
 class ProviderRow(_Row, frozen=True):
     """`[[provider]]`: where one account at one provider is. `api_key` says where the key is, never what it is.
+
+    With `login` a person can log in; that serves where no `api_key` is found.
 
     `on_disconnect` says what becomes of an answer whose client has left: it is broken off, or read to its end.
     """
@@ -59,6 +73,7 @@ class ProviderRow(_Row, frozen=True):
     base_url: Text
     adapter: Text = "openai"
     api_key: str | list[str] | None = None
+    login: Login | None = None
     limits: Limits = Limits()
     headers: dict[str, str] = {}
     quirks: list[str] = []

@@ -52,7 +52,7 @@ async def test_the_start_up_lines_say_what_runs(start: Start) -> None:
 
     assert listens == f"llm-sidecar listens on {app.address} (OpenAI base URL: {app.address}/v1)"
     assert on == "providers on:  openai (OPENAI_API_KEY)"
-    assert off.startswith("providers off: anthropic (set ANTHROPIC_API_KEY), copilot (set COPILOT_API_KEY), ")
+    assert off.startswith("providers off: anthropic (set ANTHROPIC_API_KEY), copilot (set COPILOT_API_KEY or run ")
     assert off.endswith(" more (llm-sidecar providers)")
     assert policies == "policies:      balanced, chains, cheapest, fastest, quality (shipped)"
     assert attempt.startswith(f"try: curl {app.address}/v1/chat/completions ")

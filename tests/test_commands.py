@@ -73,7 +73,7 @@ def test_help_lists_every_verb(capsys: Out) -> None:
     """Help is no error, and names all that can be done."""
     assert misuse("--help") == 0
     text = capsys.readouterr().out
-    for verb in ("serve", "demo", "run", "check", "explain", "models", "providers", "version"):
+    for verb in ("serve", "demo", "run", "check", "explain", "models", "providers", "probe", "login", "version"):
         assert f"\n    {verb}" in text
         assert misuse(verb, "--help") == 0
 
@@ -215,10 +215,10 @@ def test_providers_says_who_is_on(directory: Path, capsys: Out, monkeypatch: pyt
     assert main(argv) == 0
 
     assert capsys.readouterr().out.splitlines() == [
-        "p0  on   no key needed  (1 models)",
-        "p1  off  set P1_KEY to use it  (1 models)",
-        "p0  on   no key needed  (1 models)",
-        "p1  on   P1_KEY  (1 models)",
+        "p0  on   openai  1 model  127.0.0.1:9  no key needed",
+        "p1  off  openai  1 model  127.0.0.1:9  set P1_KEY to use it",
+        "p0  on  openai  1 model  127.0.0.1:9  no key needed",
+        "p1  on  openai  1 model  127.0.0.1:9  P1_KEY",
     ]
 
 

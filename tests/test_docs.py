@@ -32,6 +32,7 @@ SOURCES = [
 CLASSES: list[type[errors.ProxyError]] = [errors.ProxyError, errors.ClientError, *errors.BY_KIND.values()]
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[[provider]]": policy.ProviderRow,
+    "login": policy.Login,
     "limits": policy.Limits,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
