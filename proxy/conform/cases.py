@@ -12,11 +12,13 @@ import msgspec
 from proxy.conform import recordings, responses
 from proxy.conform.recordings import Entry, Golden, Recording
 from proxy.conform.sdk import Said
-from proxy.conform.usage import Counts, normal_usage, told_usage
+from proxy.conform.usage import Counts, normal_usage, thoughts_in_total, told_usage
 
 # "answer"; "error": a status of 400 or more; "broken": an error inside a 200; "nothing": a 200 without an answer.
 Outcome = Literal["answer", "error", "broken", "nothing"]
 OPENAI: Final = "openai"
+# How a reason begins that is no property of a recording but a fault of its folder.
+UNREADABLE: Final = "cannot be read"
 WORDS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 # Reasons why an answer ended that say that it failed: Gemini's, Bedrock's, Cohere's, and those of OpenAI's language.
 FAILED: Final = frozenset(
@@ -28,9 +30,10 @@ FAILED: Final = frozenset(
 )
 # What tells an error's kind, in this order: the provider's own words, then the status. See docs/policies.md, `on`.
 _KINDS: Final = tuple(
-    (kind, re.compile(words, re.IGNORECASE))
+    (kind, re.compile(words, re.IGNORECASE | re.DOTALL))
     for kind, words in (
         ("quota", r"insufficient_quota|credit balance|spend_limit_reached|billing_hard_limit|PerDay|billing_error"),
+        ("quota", r"ServiceQuotaExceeded|FAILED_PRECONDITION(?=.*billing)|billing(?=.*FAILED_PRECONDITION)"),
         ("context_length", r"context.length.exceeded|exceed_context_size|too_many_prompt_tokens|TOO_MANY_TOKENS"),
         (
             "context_length",
@@ -38,21 +41,27 @@ _KINDS: Final = tuple(
         ),
         ("context_length", r"reduce the length of|input tokens exceed"),
         ("content_filter", r"\"content_filter\"|content_policy_violation|ResponsibleAIPolicy|\"invalid_prompt\""),
-        ("auth", r"API_KEY_INVALID|incorrect api key|\"invalid_api_key\"|\"authentication_error\""),
+        ("auth", r"API_KEY_INVALID|incorrect api key|\"invalid_api_key\"|\"(authentication|permission)_error\""),
         ("not_found", r"model_not_found|model_not_supported|model_decommissioned|\"invalid_model\"|DeploymentNotFound"),
         ("not_found", r"provided model identifier is invalid|\"not_found_error\""),
+        ("rate_limit", r"\"(rate_limit_error|rate_limited|rate_limit_exceeded)\""),
+        ("overloaded", r"\"(overloaded_error|server_is_overloaded)\""),
+        ("timeout", r"\"timeout_error\""),
         ("unavailable", r"tool_use_failed"),
         ("timeout", r"\"TIMEOUT\""),
     )
 )
 # Of these kinds only an answer to a request that was wrong in itself can be.
 _OF_REQUESTS: Final = {"context_length", "content_filter"}
+# And what is 500 or more is about neither key nor model, whatever it says.
+_NOT_OF_SERVERS: Final = {"auth", "not_found"}
 _BY_STATUS: Final = {
     401: "auth",
     402: "quota",
     403: "auth",
     404: "not_found",
     408: "timeout",
+    424: "unavailable",
     429: "rate_limit",
     503: "overloaded",
     504: "timeout",
@@ -118,14 +127,17 @@ def unusable(entry: Entry) -> str | None:
     """Return why an exchange says nothing about chat completions, None when it does."""
     if entry.adapter is None:
         return f"no adapter speaks {entry.api}"
-    body = _body(entry)
+    try:
+        body, golden = _body(entry), recordings.golden(entry)
+    except (OSError, ValueError, KeyError) as error:
+        return f"{UNREADABLE}: {error!r}"
     if "json_array_stream" in entry.features or (entry.api == "gemini" and entry.stream and body[:1] == b"["):
         return "a stream that is no SSE, as only requests without alt=sse get it"
     if entry.api == "gemini" and b'"willContinue"' in body:
         return "arguments of calls in pieces, which are never asked for"
     if entry.api == responses.API and entry.status < 400 and (why := responses.unusable(body.decode())) is not None:
         return why
-    if entry.status >= 400 or entry.stream or not recordings.golden(entry).blank:
+    if entry.status >= 400 or entry.stream or not golden.blank:
         return None
     found = _object(body)
     if "choices" in found or "candidates" in found or "error" in found or "promptFeedback" in found:
@@ -208,8 +220,11 @@ def _expected(entry: Entry, recording: Recording, golden: Golden, how: Outcome) 
     plan = recording.plan if entry.adapter == "cohere" else ""
     calls = golden.tool_calls if how == "answer" else []
     billed = normal_usage(entry.api, golden.usage) if golden.usage else None
+    if billed and "thoughts_in_total" in entry.quirks:
+        billed = thoughts_in_total(golden.usage)
     told = told_usage(entry.api, golden.usage) if golden.usage and entry.adapter != OPENAI else None
-    kind = kind_of(entry.status, recording.response.body) if how in ("error", "broken") else None
+    named = recording.response.headers.get("x-amzn-errortype", "")  # where AWS has it
+    kind = kind_of(entry.status, recording.response.body + named) if how in ("error", "broken") else None
     said = Said(golden.text, golden.reasoning + plan, calls, finish)
     return Expected(said, billed, told, golden.error, kind, late=golden.error is not None and how == "answer")
 
@@ -228,7 +243,11 @@ def _finish(entry: Entry, recording: Recording, golden: Golden) -> str | None:
 def kind_of(status: int, body: str) -> str:
     """Return the kind of an error by what its body says, else by its status: inside a 200 the one that it names."""
     for kind, words in _KINDS:
-        if words.search(body) and not (kind in _OF_REQUESTS and status not in (200, 400, 413, 422)):
+        if kind in _OF_REQUESTS and status not in (200, 400, 403, 413, 422):
+            continue
+        if kind in _NOT_OF_SERVERS and status >= 500:
+            continue
+        if words.search(body):
             return kind
     if status < 400:
         named = _STATUS.search(body)

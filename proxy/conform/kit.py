@@ -69,8 +69,10 @@ def finding(watched: Watch, where: str, check: Callable[..., None], *args: Any) 
     try:
         tried(check.__name__, "no such exception", lambda: check(*args))
         text = ""
-    except (Mismatch, Unreadable) as error:
+    except Mismatch as error:
         text = str(error)
+    except Unreadable as error:
+        text = f"expected what a client can read, came {error}"
     except errors.UpstreamError as error:
         text = f"expected an answer, came {error.kind}: {error.message}"
     finally:

@@ -29,8 +29,8 @@ from proxy.conform.sdk import Said, Unreadable, chunks, completion, said_complet
 
 # Longer streams are cut at some places only.
 _SPLITS: Final = 1_500
-_SPLIT_BYTES: Final = 2_000_000
-_EVENTS: Final = 60
+_SPLIT_BYTES: Final = 600_000
+_EVENTS: Final = 40
 _DAMAGES: Final = 40
 _MOST_BYTES: Final = 20_000
 _UNKNOWN: Final[dict[str, Any]] = {"x_unknown": {"deep": [1, None, "a\u2028b"]}}

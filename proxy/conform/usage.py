@@ -17,21 +17,24 @@ def _anthropic(usage: Flat) -> Counts:
 
 def _bedrock(usage: Flat) -> Counts:
     cached, written = usage.get("cacheReadInputTokens") or 0, usage.get("cacheWriteInputTokens") or 0
-    return usage["inputTokens"] + cached + written, usage["outputTokens"], cached
+    return (usage.get("inputTokens") or 0) + cached + written, usage.get("outputTokens") or 0, cached
 
 
 def _cohere(usage: Flat) -> Counts:
-    """What is billed; a client is told tokens, see `told_usage`."""
-    if "billed_units.output_tokens" not in usage:
-        return _cohere_told(usage)
-    return int(usage.get("billed_units.input_tokens") or 0), int(usage["billed_units.output_tokens"]), 0
+    """What is billed; a client is told tokens, see `told_usage`. Either stands for the other where it lacks."""
+    units = "billed_units" if "billed_units.output_tokens" in usage else "tokens"
+    return _count(usage, f"{units}.input_tokens"), _count(usage, f"{units}.output_tokens"), 0
 
 
 def _cohere_told(usage: Flat) -> Counts:
     if "tokens.output_tokens" not in usage:
         return _cohere(usage)
-    read = (usage.get("tokens.input_tokens") or 0) + (usage.get("tokens.image_tokens") or 0)
-    return int(read), int(usage["tokens.output_tokens"]), int(usage.get("cached_tokens") or 0)
+    read = _count(usage, "tokens.input_tokens") + _count(usage, "tokens.image_tokens")
+    return read, _count(usage, "tokens.output_tokens"), _count(usage, "cached_tokens")
+
+
+def _count(usage: Flat, name: str) -> int:
+    return int(usage.get(name) or 0)
 
 
 def _ollama(usage: Flat) -> Counts:
@@ -53,12 +56,20 @@ def _gemini(usage: Flat) -> Counts:
 
 
 def _openai(usage: Flat) -> Counts:
-    """Whoever counts reasoning beside the answer (xAI, Gemini) has it in the total, as Mistral has audio."""
+    """What xAI counts beside the answer is reasoning, and is in the total; Mistral counts audio beside the prompt."""
     cached = usage.get("prompt_tokens_details.cached_tokens") or usage.get("cached_tokens") or 0
     cached = cached or usage.get("prompt_cache_hit_tokens") or 0
     read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     if usage.get("prompt_audio_seconds"):
         read += usage.get("prompt_tokens_details.audio_tokens") or 0
+    beside = (usage.get("total_tokens") or 0) - read - written
+    thought = usage.get("completion_tokens_details.reasoning_tokens") or usage.get("reasoning_tokens") or 0
+    return read, written + (beside if beside == thought else 0), cached
+
+
+def thoughts_in_total(usage: Flat) -> Counts:
+    """Gemini, in OpenAI's language, has its reasoning in the total and nowhere else."""
+    read, written, cached = _openai(usage)
     return read, max(written, (usage.get("total_tokens") or 0) - read), cached
 
 

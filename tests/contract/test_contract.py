@@ -13,7 +13,7 @@ import pytest
 from proxy import errors
 from proxy.adapter import Target, load, names
 from proxy.conform import recordings
-from proxy.conform.cases import Case
+from proxy.conform.cases import UNREADABLE, Case
 from proxy.conform.checks import CREATED, checks_of, strict
 from proxy.conform.contract import CONTRACT, Contract
 from proxy.conform.features import shown_by
@@ -42,7 +42,7 @@ def sample() -> list[Any]:
     for one in corpus.cases():
         entry: Entry = one.values[0]
         case = corpus.case(entry)
-        kinds.setdefault((entry.provider, entry.api, entry.stream, case.outcome, *shown_by(case)[1:3]), one)
+        kinds.setdefault((entry.provider, entry.api, entry.stream, case.outcome, *shown_by(case)[1:2]), one)
     return list(kinds.values())
 
 
@@ -106,6 +106,7 @@ def test_account_of_all_recordings() -> None:
         print(f"{count:5} {provider:24} {api:20} {verdict}")
 
     assert len(corpus.found()) + len(corpus.unused()) == len(listed)
+    assert [(file, why) for file, why in corpus.unused().items() if why.startswith(UNREADABLE)] == []
     assert all(checks_of(corpus.case(entry)) for entry in corpus.found())
 
 
