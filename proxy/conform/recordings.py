@@ -45,7 +45,10 @@ ROWS: Final = {
 COMPATIBLE: Final = {"gemini": frozenset({"fill_missing", "tool_calls", "stop_with_calls", "thoughts_in_total"})}
 # What the row of an OpenAI-compatible provider may need of which nothing is known yet: all that mends answers.
 UNKNOWN: Final = frozenset(
-    {"fill_missing", "reasoning", "content_parts", "tool_calls", "service_tier", "logprobs", "annotations"}
+    {
+        *("fill_missing", "reasoning", "content_parts", "tool_calls", "service_tier", "logprobs", "annotations"),
+        "blank_fields",
+    }
 )
 
 
