@@ -41,7 +41,6 @@ BY_CODE: Final[dict[str, type[UpstreamError]]] = {
     "server_is_overloaded": OverloadedError,
     "context_length_exceeded": ContextLengthError,
     "exceed_context_size_error": ContextLengthError,
-    "3051": ContextLengthError,  # Mistral's number
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
     "image_content_policy_violation": ContentFilterError,
@@ -67,6 +66,7 @@ BY_TYPE: Final[dict[str, type[UpstreamError]]] = {
     "timeout_error": UpstreamTimeoutError,
     "exceed_context_size_error": ContextLengthError,
     "too_many_prompt_tokens": ContextLengthError,
+    "invalid_request_prompt": ContextLengthError,  # Mistral's; its code 3051 says as much of wrong parameters
     "authentication_error": AuthError,
     "permission_error": AuthError,
     "not_found_error": NotFoundError,

@@ -225,7 +225,8 @@ def _expected(entry: Entry, recording: Recording, golden: Golden, how: Outcome) 
     told = told_usage(entry.api, golden.usage) if golden.usage and entry.adapter != OPENAI else None
     named = recording.response.headers.get("x-amzn-errortype", "")  # where AWS has it
     kind = kind_of(entry.status, recording.response.body + named) if how in ("error", "broken") else None
-    said = Said(golden.text, golden.reasoning + plan, calls, finish)
+    refusal = recording.refusal if entry.adapter == "anthropic" else ""
+    said = Said(golden.text + refusal, golden.reasoning + plan, calls, finish)
     return Expected(said, billed, told, golden.error, kind, late=golden.error is not None and how == "answer")
 
 

@@ -154,6 +154,12 @@ class Recording(msgspec.Struct):
             msgspec.json.decode(text) for text in re.findall(r'"tool_plan":\s*("(?:[^"\\]|\\.)*")', self.response.body)
         )
 
+    @property
+    def refusal(self) -> str:
+        """Why Anthropic says that Claude refused; `golden.json` leaves it out."""
+        found = re.search(r'"type":\s*"refusal",[^{}]*"explanation":\s*("(?:[^"\\]|\\.)*")', self.response.body)
+        return str(msgspec.json.decode(found[1])) if found else ""
+
 
 def _frames(body: bytes) -> Iterator[bytes]:
     """The messages of an AWS event stream: each begins with its length."""

@@ -4,7 +4,6 @@ It knows nothing of the adapter: of a stream it reads the last event, which has 
 has no items, the events that finished them), while the adapter puts an answer together from its pieces.
 """
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +12,6 @@ API: Final = "openai_responses"
 # Statuses of responses that are no answer yet, or never will be one.
 _ENDED: Final = ("completed", "incomplete", "failed")
 _TEXT: Final = "response.output_text."
-_KEY: Final = re.compile(r"sk-[\w.]+")
 
 
 def unusable(body: str) -> str | None:
@@ -21,36 +19,52 @@ def unusable(body: str) -> str | None:
     events = _events(body)
     if events and not any(event.get("type") in ("response.created", "error") for event in events):
         return "events of another shape than the API's, made up by the recorder"
-    texts = {event["output_index"]: event["text"] for event in events if event.get("type") == _TEXT + "done"}
+    texts = {_part(event): event.get("text") for event in events if event.get("type") == _TEXT + "done"}
     told = dict.fromkeys(texts, "")
     for event in events:
-        if event.get("type") == _TEXT + "delta" and event["output_index"] in told:
-            told[event["output_index"]] += event["delta"]
+        if event.get("type") == _TEXT + "delta" and _part(event) in told:
+            told[_part(event)] += str(event.get("delta"))
     if any(text and text != texts[place] for place, text in told.items()):
         return "edited by hand: its pieces are not those of its whole"
     return None
 
 
+def _part(event: dict[str, Any]) -> tuple[Any, Any]:
+    return event.get("output_index"), event.get("content_index")
+
+
 def _events(body: str) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(line[5:]) for line in body.split("\n") if line.startswith("data: {")]
+    lines = [line[5:].strip() for line in body.split("\n") if line.startswith("data:")]
+    return [msgspec.json.decode(line) for line in lines if line.startswith("{")]
 
 
 def digest(body: str, status: int) -> dict[str, Any]:
-    """Return what an answer means, in the shape of an entry of `golden.json`."""
-    if status >= 400:
-        return _digest([], {}, error=_message(msgspec.json.decode(body)))
+    """Return what an answer means, in the shape of an entry of `golden.json`. Raises ValueError when nobody can say."""
+    try:
+        return _digest([], {}, error=_message(body)) if status >= 400 else _whole(body)
+    except (LookupError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise ValueError(f"no response: {error!r}") from error
+
+
+def _whole(body: str) -> dict[str, Any]:
     if body.lstrip().startswith("{"):
         response = msgspec.json.decode(body)
         return _digest(response["output"], response)
     events = _events(body)
-    whole: dict[str, Any] = next((event["response"] for event in events[::-1] if "response" in event), {})
+    whole: dict[str, Any] = next((event["response"] for event in events[::-1] if event.get("response")), {})
     done = [event["item"] for event in events if event.get("type") == "response.output_item.done"]
     return _digest(whole.get("output") or done, whole)
 
 
-def _message(body: Any) -> str:
-    error = body.get("error", body)
-    return str(error["message"] if isinstance(error, dict) else error)
+def _message(body: str) -> str:
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.strip()
+    error = found.get("error", found) if isinstance(found, dict) else found
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or ""
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
 
 
 def _digest(items: list[Any], response: dict[str, Any], error: str | None = None) -> dict[str, Any]:
@@ -64,7 +78,6 @@ def _digest(items: list[Any], response: dict[str, Any], error: str | None = None
     ]
     calls = [(item["name"], _arguments(item["arguments"])) for item in items if item["type"] == "function_call"]
     failed: dict[str, Any] = response.get("error") or {}
-    message = error or failed.get("message")
     status = response.get("status")
     return {
         "text": "".join(part.get("text") or part.get("refusal") or "" for part in parts),
@@ -73,7 +86,7 @@ def _digest(items: list[Any], response: dict[str, Any], error: str | None = None
         "finish": status if status in _ENDED else None,
         "openai_finish": _finish(response, called=bool(calls)),
         "usage": _usage(response.get("usage") or {}),
-        "error": message and _KEY.sub("[redacted]", message),  # nobody is told a key
+        "error": error or failed.get("message"),
     }
 
 
