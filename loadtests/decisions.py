@@ -50,8 +50,9 @@ LOOKUP_US: Final = 500.0
 DECISION_US: Final = 2000.0
 FALLBACK_MS: Final = 100.0
 _PROVIDERS: Final = 3
-# Blocks of a prompt that every upstream has been sent: half of it.
-_WARM: Final = 20
+# A conversation of 20 000 tokens: so many blocks, all but the last two in the caches of the first three upstreams.
+_BLOCKS: Final = 40
+_WARM: Final = 3
 _FILLER: Final = "Rivers rise in hills and end in seas; tell me which ones, and why. "
 _nothing: Final = Overrides()
 
@@ -101,8 +102,10 @@ def gateway(size: int, tools: Tools) -> Gateway:
             upstream.live.stats.answered(ms, now)
             upstream.live.stats.first_token.add(ms / 3, now)
         for strategy in STRATEGIES:
-            ask = Ask(now, tokens=1_000, policy=strategy, prefix=tuple(range(_WARM)))
-            upstream.learn(ask, Usage(1_100, 300), 0.001, now)
+            for output in (200, 300, 400):
+                upstream.learn(Ask(now, tokens=1_000, policy=strategy), Usage(1_100, output), 0.001, now)
+    for upstream in made.generation.routes.registry.list()[:_WARM]:
+        upstream.live.learned.warm.touch(tuple(range(_BLOCKS - 2)), now)
     return made
 
 
@@ -146,9 +149,9 @@ def _selection(made: Gateway, strategy: str) -> Callable[[], object]:
     ask = Ask(
         made.tools.clock(),
         stream=True,
-        tokens=2 * _WARM * BLOCK_TOKENS,
+        tokens=_BLOCKS * BLOCK_TOKENS,
         needs=frozenset({"tools"}),
-        prefix=tuple(range(2 * _WARM)),
+        prefix=tuple(range(_BLOCKS)),
         policy=strategy,
     )
     return lambda: decide(route, strategy, ask)

@@ -60,12 +60,13 @@ def prefix(body: bytes, *, tools: bool) -> tuple[int, ...]:
     (PEP 456): nobody can guess texts and compare, and nothing of it outlives the process.
     """
     messages, called = seek(body, b'"messages"'), seek(body, b'"tools"') if tools else -1
-    if called > messages:
-        said = memoryview(body[called:] + body[messages:called])
-    else:
-        said = memoryview(body)[max(messages if called < 0 else called, 0) :]
-    found, last = list[int](), 0
-    for at in range(0, min(len(said) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
-        last = hash((last, hash(said[at : at + BLOCK_BYTES])))
-        found.append(last)
+    regions = [(called, len(body)), (messages, called)]
+    if called < messages or messages < 0:
+        regions = [(max(messages if called < 0 else called, 0), len(body))]
+    view, found, last = memoryview(body), list[int](), 0
+    for begins, ends in regions:
+        most = begins + (MAX_BLOCKS - len(found)) * BLOCK_BYTES
+        for at in range(begins, min(ends - BLOCK_BYTES + 1, most), BLOCK_BYTES):
+            last = hash((last, hash(view[at : at + BLOCK_BYTES])))
+            found.append(last)
     return tuple(found)

@@ -39,17 +39,18 @@ def expect(upstreams: Sequence[Upstream], ask: Ask) -> list[Expected]:
 def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, float, float]]:
     """Return what `expect` does, as bare tuples: naming them is a third of the price of a ranking's costs."""
     policy, prefix, now, tokens = ask.policy, ask.prefix, ask.now, ask.tokens
-    learned = [one.live.learned for one in upstreams]
-    known = [one.known(policy, now) for one in learned]
     total, weight, lengths, answers = _FAINT, _FAINT, _FAINT * OUTPUT_TOKENS, _FAINT
-    for one in known:
+    known = []
+    for upstream in upstreams:
+        one = upstream.live.learned.known(policy, now)
+        known.append(one)
         total += one[1]
         weight += one[2]
         lengths += one[6]
         answers += one[7]
     usual, length = total / weight, lengths / answers
     most, guess, found = ask.max_tokens or UNKNOWN, len(prefix), []
-    for upstream, knows, sums in zip(upstreams, learned, known, strict=True):
+    for upstream, sums in zip(upstreams, known, strict=True):
         _, _, _, ratio, ratio_chance, ratio_few, _, _, output, output_chance, output_few, hit = sums
         # Twice the same, without a call: what lies within chance of the others is no difference; what lies beyond is
         # believed as far as it does (James and Stein's estimate of 1961, its positive part).
@@ -73,7 +74,7 @@ def costs(upstreams: Sequence[Upstream], ask: Ask) -> list[tuple[float, float, f
                 break
         if prefix and again < fresh:
             ttl_s, least = upstream.cache
-            warm = knows.warm.blocks(prefix, now - ttl_s, guess)
+            warm = upstream.live.learned.warm.blocks(prefix, now - ttl_s, guess)
             if warm:
                 guess = warm
                 cached = min(warm * BLOCK_TOKENS * share * hit, reads) if warm * BLOCK_TOKENS >= least else 0.0

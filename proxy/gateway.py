@@ -24,6 +24,7 @@ from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
 from proxy.plan import Plan as Plan
+from proxy.plan import told
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
@@ -109,7 +110,8 @@ class Gateway:
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
         route, strategy, ask = self._asked(request, overrides)
-        return Plan.made(route, strategy, ask, decide_again(route, strategy, ask), told=overrides.explain)
+        decision = decide_again(route, strategy, ask)
+        return told(route, strategy, ask, decision) if overrides.explain else Plan(route, strategy, ask, decision)
 
     def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
         """Return what decides on `request`. Raises ClientError."""
@@ -181,7 +183,7 @@ class Gateway:
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
         route, strategy, ask = self._asked(request, overrides)
-        return Plan.made(route, strategy, ask, decide(route, strategy, ask), told=True).explain(request)
+        return told(route, strategy, ask, decide(route, strategy, ask)).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""
@@ -314,5 +316,7 @@ def _state(upstream: Upstream, totals: Totals, now: float) -> dict[str, object]:
         "list_usd_per_mtok": upstream.usd_per_mtok,
         "usd_per_mtok": stats.usd_per_mtok(),
         "tokens": stats.tokens,
+        "tokens_per_estimate": round(upstream.live.learned.ratio.mean(now, 1.0), 4),
+        "cache_hits": round(upstream.live.learned.hits.mean(now, 1.0), 4),
         "spend_usd": round(totals.metrics.usd.values.get((upstream.label,), 0.0), 9),
     }

@@ -109,7 +109,16 @@ def decide_again(route: Route, strategy: str, ask: Ask) -> Decision:
         first = kept.first
         if first.live.stats.errors == kept.errors and judge_now(first, ask) is None:
             return kept.decision
-    return _keep(route, alike, decide(route, strategy, ask), ask)
+    found = _alone(route, ask) if len(route.candidates) == 1 else decide(route, strategy, ask)
+    return _keep(route, alike, found, ask)
+
+
+def _alone(route: Route, ask: Ask) -> Decision:
+    """Return what `decide` does about a single candidate, without its numbers: there is nothing to rank."""
+    only = route.candidates[0]
+    verdict = judge(only, route.policy, ask)
+    order = [Scored(only, 0.0, ())] if verdict is None else []
+    return Decision(order, _chain(route, order, ask), [] if verdict is None else [verdict])
 
 
 def _keep(route: Route, alike: tuple[object, ...], decision: Decision, ask: Ask) -> Decision:
@@ -180,6 +189,8 @@ def judge(upstream: Upstream, policy: Policy, ask: Ask) -> Excluded | None:
         good = upstream.quality_at(ask.task)
         if good is None or good < require.min_quality:
             return Excluded(upstream, "require", f"quality {_shown(good)} is below {require.min_quality:g}")
+    if require.price and not upstream.rates:
+        return Excluded(upstream, "require", "no known price")
     if require.min_success_rate is not None:
         rate = upstream.live.stats.success_rate(ask.now)
         if rate < require.min_success_rate:
@@ -211,17 +222,22 @@ def _chain(route: Route, order: list[Scored], ask: Ask) -> list[Upstream]:
 
 def _cheapest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
     """By what the request will cost, in multiples of the cheapest that is not free; no known price comes last."""
-    prices = [one[0] for one in costs(upstreams, ask)]
-    unit = min(filter(None, prices), default=_UNKNOWN)
+    found, unit = costs(upstreams, ask), _UNKNOWN
+    for one in found:
+        if 0.0 < one[0] < unit:
+            unit = one[0]
     # Where all are free, or nobody has a price, there is no unit and nothing to multiply.
-    scale = _DIGITS / unit
-    scores = [usd if usd == _UNKNOWN else round(usd * scale) / _DIGITS for usd in prices]
-    return [Scored(one, score, (usd,)) for one, score, usd in zip(upstreams, scores, prices, strict=True)]
+    scale, scored = _DIGITS / unit, []
+    for upstream, one in zip(upstreams, found, strict=True):
+        usd = one[0]
+        score = usd if usd == _UNKNOWN else round(usd * scale) / _DIGITS
+        scored.append(Scored(upstream, score, (usd,)))
+    return scored
 
 
 def _fastest(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
     """By live median latency."""
-    return [Scored(one, ms := _ms(one, ask), (ms,)) for one in upstreams]
+    return [Scored(one, ms, (ms,)) for one, ms in zip(upstreams, _waits(upstreams, ask), strict=True)]
 
 
 def _quality(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list[Scored]:
@@ -235,8 +251,10 @@ def _balanced(upstreams: Sequence[Upstream], weights: Weights, ask: Ask) -> list
     if not upstreams:
         return []
     prices = [one[0] for one in costs(upstreams, ask)]
-    waits = [_ms(one, ask) for one in upstreams]
-    rated = [one.quality_at(ask.task) or 0.0 for one in upstreams]
+    waits = _waits(upstreams, ask)
+    rated = [one.quality or 0.0 for one in upstreams]
+    if task := ask.task:
+        rated = [one.quality_at(task) or 0.0 for one in upstreams]
     least_usd, least_ms, best = min(prices), min(waits), max(rated)
     scale = _DIGITS / (weights.cost + weights.latency + weights.quality)
     by_cost, by_latency, by_quality = weights.cost * scale, weights.latency * scale, weights.quality * scale
@@ -265,9 +283,12 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def _ms(upstream: Upstream, ask: Ask) -> float:
-    stats = upstream.live.stats
-    return (stats.first_token if ask.stream else stats.latency).p50(ask.now)
+def _waits(upstreams: Sequence[Upstream], ask: Ask) -> list[float]:
+    """Return live medians in ms, of the first token for a stream."""
+    now = ask.now
+    if ask.stream:
+        return [one.live.stats.first_token.p50(now) for one in upstreams]
+    return [one.live.stats.latency.p50(now) for one in upstreams]
 
 
 def _shown(number: float | None) -> str:

@@ -28,12 +28,6 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     decision: Decision
     expected: list[Expected] | None = None
 
-    @classmethod
-    def made(cls, route: Route, strategy: str, ask: Ask, decision: Decision, *, told: bool) -> "Plan":
-        """Return the plan of `decision`; `told` when the client wants to know why."""
-        expected = expect([one.upstream for one in decision.order], ask) if told else None
-        return cls(route, strategy, ask, decision, expected)
-
     def explain(self, request: ChatRequest) -> dict[str, object]:
         """Return the decision for `request` in words and numbers."""
         decision, mode = self.decision, self.route.policy.unsupported_parameters
@@ -100,3 +94,8 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
                 "quality": upstream.quality_at(self.ask.task),
             },
         }
+
+
+def told(route: Route, strategy: str, ask: Ask, decision: Decision) -> Plan:
+    """Return a plan for somebody who wants to know why."""
+    return Plan(route, strategy, ask, decision, expect([one.upstream for one in decision.order], ask))

@@ -148,10 +148,11 @@ class Weights(_Row, frozen=True):
 
 
 class Require(_Row, frozen=True):
-    """What a candidate must have to be asked at all."""
+    """What a candidate must have to be asked at all. `price`: a known one."""
 
     min_quality: Score | None = None
     min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    price: bool = False
 
 
 class Fallback(_Row, frozen=True):

@@ -86,10 +86,13 @@ class LatencySketch:
     p99 = exp(mean + 2.326 standard deviations). Constant time and space, unlike a window that must be sorted.
     """
 
-    __slots__ = ("_logs", "_prior_mean", "_prior_square")
+    __slots__ = ("_logs", "_p50", "_prior_mean", "_prior_square", "_since", "_until")
 
     def __init__(self, p50_ms: float, p99_ms: float) -> None:
         self._logs = Decayed()
+        # The last median, and from when until when it is good.
+        self._p50 = p50_ms
+        self._since = self._until = 0.0
         self._prior_mean = log(p50_ms)
         deviation = max(0.0, log(p99_ms) - self._prior_mean) / _Z99
         self._prior_square = self._prior_mean**2 + deviation**2
@@ -97,6 +100,7 @@ class LatencySketch:
     def add(self, ms: float, now: float) -> None:
         """Count one latency."""
         self._logs.add(log(max(ms, 0.01)), now)
+        self._until = self._since
 
     @property
     def measured(self) -> float:
@@ -105,7 +109,11 @@ class LatencySketch:
 
     def p50(self, now: float) -> float:
         """Return the median in ms."""
-        return exp(self._logs.mean(now, self._prior_mean))
+        # As `mean` keeps its own: a ranking asks for every candidate's.
+        if not self._since <= now < self._until:
+            self._p50 = exp(self._logs.mean(now, self._prior_mean))
+            self._since, self._until = now, now + _STEP_S
+        return self._p50
 
     def p95(self, now: float) -> float:
         """Return the 95th percentile in ms."""

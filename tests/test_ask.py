@@ -55,7 +55,17 @@ def test_tools_come_first_wherever_they_stand(first: bool) -> None:
 
 def test_a_huge_prompt_has_so_many_hashes_and_no_more() -> None:
     """What a request may cost is bounded."""
-    assert len(prefix(chat("x" * (MAX_BLOCKS + 9) * BLOCK_BYTES), tools=False)) == MAX_BLOCKS
+    huge = "x" * (MAX_BLOCKS + 9) * BLOCK_BYTES
+    assert len(prefix(chat(huge), tools=False)) == MAX_BLOCKS
+    assert len(prefix(chat(huge, tools='{"a":"' + LONG + '"}'), tools=True)) == MAX_BLOCKS
+
+
+def test_a_key_that_is_spelled_with_escapes_costs_no_more_than_a_discount() -> None:
+    """Nobody finds it; the whole body is taken for the prompt."""
+    body = chat(LONG).replace(b"messages", b"mess\\u0061ges")
+
+    assert shared(body, body) == 3
+    assert prefix(body, tools=True) == prefix(body, tools=False)
 
 
 def test_what_a_request_takes_for_certain() -> None:

@@ -217,14 +217,15 @@ def test_live_numbers_replace_the_prior() -> None:
         ({"features": ["tools"]}, {}, "needs", "does not offer json_schema, vision"),
         ({"quality": 5.5}, {"min_quality": 6}, "require", "quality 5.5 is below 6"),
         ({}, {"min_quality": 6}, "require", "quality unknown is below 6"),
+        ({}, {"price": True}, "require", "no known price"),
         ({"limits": {"concurrency": 1}}, {}, "limit", "limit of 1 requests at once"),
     ],
 )
 async def test_who_may_not_be_asked_is_told_with_the_reason(
-    fields: dict[str, Any], policy: dict[str, float], why: str, reason: str
+    fields: dict[str, Any], policy: dict[str, Any], why: str, reason: str
 ) -> None:
     """The others are asked; `explain` shows these words."""
-    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
+    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9, price={"input": 0, "output": 0})
     bad.provider.gate.enter(0)
     ask = msgspec.structs.replace(NOW, needs=frozenset({"tools", "vision", "json_schema"}))
 
@@ -448,6 +449,10 @@ def test_a_single_candidate_is_ranked_once_for_all_sizes() -> None:
     first = decide_again(subject, "cheapest", later(0, tokens=10))
 
     assert decide_again(subject, "cheapest", later(0.001, tokens=90_000, max_tokens=7)) is first
+    assert (order(first), chain(first), excluded(first)) == (["a/m"], ["a/m"], {})
+    rest(subject.candidates[0])
+    found = decide_again(subject, "cheapest", later(0.002))
+    assert (order(found), chain(found), list(excluded(found))) == ([], [], ["a/m"])
 
 
 def test_a_prompt_that_a_cache_may_hold_is_ranked_by_itself() -> None:

@@ -76,6 +76,17 @@ async def test_the_header_names_who_answered_and_who_could_not(sidecar: StartSid
     assert resting.headers["x-sidecar-decision"].endswith("; 1 of 1; skipped: p0/m rest")
 
 
+async def test_a_refusal_says_who_was_left_out(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Nobody was asked: there is no place and no cost to tell."""
+    running = await sidecar(await upstream(error(429, retry_after="60")))
+    await running.post()
+
+    refused = await running.post(x_sidecar_explain="on")
+
+    assert refused.status == 429
+    assert refused.headers["x-sidecar-decision"] == "cheapest; skipped: p0/m rest"
+
+
 async def test_many_who_were_left_out_are_counted(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """The header stays short."""
     refusing = [await upstream(error(429, retry_after="60")) for _ in range(5)]
