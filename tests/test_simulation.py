@@ -117,6 +117,31 @@ def test_an_upstream_that_is_down_is_left_alone() -> None:
     assert run.lost == {}
 
 
+def test_the_first_word_of_a_probe_ends_an_outage() -> None:
+    """The others need not wait until the probe's long answer is over."""
+    many = trace(*((number / 10, 10, 1800) for number in range(300)))
+    run = runs(world(many, assumed=Assumed(outages=[Outage("a/m", 0, 3)])))[0]
+
+    by = answered_by(run)
+    assert "a/m" not in by[:30]
+    assert 10 < by[60:250].count("a/m") < 190
+
+
+def test_retries_are_held_to_the_budget() -> None:
+    """A share of the requests, and ten a second, may be asked twice; the others end with their fault."""
+    many = trace(*((number / 1000, 10, 1) for number in range(5000)))
+    lost = []
+    for budget in (0, 0.02, 1):
+        policy = f'strategy = "cheapest"\n[fallback]\nbudget = {budget}'
+        run = runs(world(many, config(cheapest=policy), Assumed({"a/m": 0.1})))[0]
+        assert run.metrics.held.total() == sum(run.lost.values())
+        lost.append(run.lost["unavailable"])
+    # Of some 500 faults a full budget and five seconds of its floor are 150, two percent of the requests 100 more.
+    assert 300 < lost[0] < 450
+    assert lost[0] - 130 < lost[1] < lost[0] - 70
+    assert lost[2] == 0
+
+
 def test_answers_that_take_too_long() -> None:
     """The policy's timers hold: before the first content the next is asked, in the middle of a stream nobody is."""
     slow = config(cheapest='strategy = "cheapest"\ntimeouts = { first_event = 0.3, total = 2 }')

@@ -85,7 +85,7 @@ def _plain(policy: Policy, baseline: str) -> Policy:
 class Chooser:
     """One choice, bound to upstreams. `priced` says that its order depends on what a request will cost."""
 
-    __slots__ = ("_choose", "_route", "priced")
+    __slots__ = ("_choose", "_route", "_usual", "priced")
 
     def __init__(self, choice: Choice, registry: Registry) -> None:
         route = bind(choice.name, choice.policy, registry)
@@ -102,10 +102,11 @@ class Chooser:
             candidates = tuple(sorted(route.candidates, key=_unpriced))
             route = msgspec.structs.replace(route, candidates=candidates)
         self._route = route
+        self._usual = route, route.policy.task
 
     def narrowed(self, tokens: int, needs: frozenset[str]) -> tuple[Route, str]:
         """Return the route for such a request, and its class. A trace has no headers, and no words for a router."""
-        return self._route.narrowed(tokens, needs, {}, "")
+        return self._route.narrowed(tokens, needs, {}, "") if self._route.whens else self._usual
 
     def chain(self, route: Route, ask: Ask) -> list[Upstream]:
         """Return whom to ask, in turn; nobody: an empty list."""

@@ -33,14 +33,14 @@ class _Request:
 
 def recorded(path: Path) -> Trace:
     """Return the requests of a ledger, a file or a directory of files. Raises OSError."""
-    reader, requests, tries = Read(), dict[str, _Request](), list[Try]()
+    reader, known, tries = Read(), dict[str, _Request](), list[Try]()
     for entry in reader.entries(path):
-        request = requests.get(entry.id)
+        request = known.get(entry.id)
         if request is None:
-            request = requests[entry.id] = _Request(entry)
+            request = known[entry.id] = _Request(entry)
         request.add(entry)
         tries.append(_try(entry))
-    return _trace(path.name, list(requests.values()), tries, reader.torn)
+    return _trace(path.name, list(known.values()), tries, reader.torn)
 
 
 def _try(entry: Entry) -> Try:

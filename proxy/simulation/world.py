@@ -61,10 +61,10 @@ class Luck:
     __slots__ = ("_normal", "_share", "_size")
 
     def __init__(self, size: int, seed: int) -> None:
-        random = Random(seed)  # noqa: S311  # nosec B311  # a game, and it must be possible to play it again
+        chance = Random(seed)  # noqa: S311  # nosec B311  # a game, and it must be possible to play it again
         self._size = size
-        self._normal = array("d", (random.gauss(0.0, 1.0) for _ in range(size)))
-        self._share = array("d", (random.random() for _ in range(size)))
+        self._normal = array("d", (chance.gauss(0.0, 1.0) for _ in range(size)))
+        self._share = array("d", (chance.random() for _ in range(size)))
 
     def of(self, request: int, attempt: int) -> tuple[float, float]:
         """Return a standard normal and a uniform number for the `attempt` (from 0) of a request."""
