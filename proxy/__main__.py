@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
+    _conform(verbs.add_parser("conform", help="hold an adapter to its contract and to recorded answers"))
     _catalog(verbs)
     _usage(verbs.add_parser("usage", help="tell what a ledger says was asked, and what it cost"))
     _simulate(verbs.add_parser("simulate", help="replay recorded traffic through policies: what they would have cost"))
@@ -121,6 +122,14 @@ def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _policies(login)
     login.add_argument("provider", metavar="PROVIDER", help="a provider with a [provider.login] in the catalog")
     login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
+
+
+def _conform(conform: argparse.ArgumentParser) -> None:
+    conform.add_argument("adapter", help="a built-in wire language, or package.module from outside")
+    conform.add_argument("--recordings", type=Path, metavar="DIR", help="recorded exchanges: docs/adding-a-provider.md")
+    conform.add_argument(
+        "--quirks", type=lambda text: text.split(","), default=[], metavar="NAMES", help="quirks, by commas"
+    )
 
 
 def _serve(serve: argparse.ArgumentParser) -> None:

@@ -143,4 +143,7 @@ def keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
     """Take the provider's own keys out of its words, whatever they look like."""
     for key in upstream.provider.access.keys:
         error.message = error.message.replace(key, "[redacted]")
+        error.type = error.type.replace(key, "[redacted]")
+        error.code = error.code and error.code.replace(key, "[redacted]")
+        error.param = error.param and error.param.replace(key, "[redacted]")
     return error

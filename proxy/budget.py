@@ -44,6 +44,12 @@ class Budget:
         self._credit -= 1.0
         return True
 
+    def came_again(self, share: float, now: float) -> None:
+        """Note a request that its client has sent before. It earns nothing, and what it takes of the budget others
+        lack; it is asked itself whatever is left, for it has waited as it was told.
+        """
+        self.retry(share, now)
+
     def explore(self, share: float) -> bool:
         """Say whether this request may look who else there is: `share` of them, evenly, none saved up."""
         self._explores = min(1.0, self._explores + share * (self.requests - self._explores_seen))

@@ -24,6 +24,7 @@ from proxy.errors import (
     UpstreamError,
     UpstreamTimeoutError,
     scrub,
+    scrub_word,
 )
 
 BY_CODE: Final[dict[str, type[UpstreamError]]] = {
@@ -40,12 +41,13 @@ BY_CODE: Final[dict[str, type[UpstreamError]]] = {
     "server_is_overloaded": OverloadedError,
     "context_length_exceeded": ContextLengthError,
     "exceed_context_size_error": ContextLengthError,
-    "3051": ContextLengthError,  # Mistral's number
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
     "image_content_policy_violation": ContentFilterError,
     "ResponsibleAIPolicyViolation": ContentFilterError,
     "invalid_prompt": ContentFilterError,
+    "bio_policy": ContentFilterError,
+    "misalignment_policy_violation": ContentFilterError,
     "model_not_found": NotFoundError,
     "model_not_supported": NotFoundError,
     "model_decommissioned": NotFoundError,
@@ -64,6 +66,7 @@ BY_TYPE: Final[dict[str, type[UpstreamError]]] = {
     "timeout_error": UpstreamTimeoutError,
     "exceed_context_size_error": ContextLengthError,
     "too_many_prompt_tokens": ContextLengthError,
+    "invalid_request_prompt": ContextLengthError,  # Mistral's; its code 3051 says as much of wrong parameters
     "authentication_error": AuthError,
     "permission_error": AuthError,
     "not_found_error": NotFoundError,
@@ -203,6 +206,7 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
             "the upstream answered with a web page, not with JSON", code="upstream_invalid_response"
         )
     found = _class_of(status, fault)
+    fault = _short(fault)
     wait_s = retry_after_s(headers) or fault.wait_s
     text = scrub(fault.message) if fault.message.lstrip()[:1] != "<" else ""
     text = text or f"the upstream answered with status {status}"
@@ -228,6 +232,11 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
         code=fault.code or None,
         param=fault.param,
     )
+
+
+def _short(fault: Fault) -> Fault:
+    param = None if fault.param is None else scrub_word(fault.param)
+    return fault._replace(type=scrub_word(fault.type), code=scrub_word(fault.code), param=param)
 
 
 def _class_of(status: int, fault: Fault) -> type[UpstreamError]:

@@ -1,5 +1,6 @@
 """The small doors: models, liveness, and the admin surface (metrics, explain). Nothing here calls an upstream."""
 
+import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -18,6 +19,8 @@ from proxy.wire import decode_chat
 
 # method -> what answers it
 Doors = dict[str, Callable[[web.BaseRequest, str], Coroutine[Any, Any, web.StreamResponse]]]
+# How often an SDK has sent this request before, if at all.
+_RETRY: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 _TEXT: Final = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
@@ -42,6 +45,7 @@ def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
         _word(headers, "x-sidecar-fallback", "on", "off") == "on",
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
+        _RETRY.fullmatch(headers.get("x-stainless-retry-count", "")) is not None,
         {name: headers[name] for name in wanted if name in headers},
         _word(headers, "x-sidecar-explain", "off", "on") == "on",
         tag(headers.get("x-sidecar-tag")),

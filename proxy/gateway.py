@@ -45,6 +45,7 @@ _TOLD: Final[dict[str, tuple[str, str | None]]] = {
 
 class Overrides(msgspec.Struct, frozen=True):
     """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+    `again`: it has sent this request before.
 
     `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
     `explain`: the answer is to say why it comes from whom it does. `tag` is for the ledger.
@@ -55,6 +56,7 @@ class Overrides(msgspec.Struct, frozen=True):
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    again: bool = False
     headers: dict[str, str] = {}
     explain: bool = False
     tag: str | None = None
@@ -170,7 +172,7 @@ class Gateway:
         chain = plan.decision.chain if overrides.fallback else self._first(walk.request, plan)
         if not chain:
             raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        return await walk.go(chain, fall_back=overrides.fallback, again=overrides.again)
 
     def _first(self, request: ChatRequest, plan: Plan) -> list[Upstream]:
         """Return the best that can take `request`, as the policy sees it, alone."""

@@ -118,11 +118,13 @@ class ProviderRow(_Row, frozen=True):
 class ModelRow(_Row, frozen=True):
     """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown.
 
-    `unsupported` are names of request parameters that the model refuses or misreads.
+    `adapter` is the wire language of this model, None where it is its provider's; `unsupported` are names of request
+    parameters that the model refuses or misreads.
     """
 
     provider: Text
     id: Text
+    adapter: Text | None = None
     quality: Score | None = None
     price: Price | None = None
     latency: Latency | None = None
@@ -158,7 +160,8 @@ class Fallback(_Row, frozen=True):
 
     `budget` is the share of requests that may be asked more than once, on top of ten a second; `hedge` the share that
     may be asked of two upstreams at once when the first is late.
-    `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
+    `retry_ambiguous` says whether an attempt that may be on the bill, sent but without an answer, may be followed by
+    another. `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
     """
 
     on: list[Kind] = msgspec.field(default_factory=lambda: ["rate_limit", "timeout", "unavailable", "overloaded"])
@@ -166,6 +169,7 @@ class Fallback(_Row, frozen=True):
     budget: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
     hedge: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     chain: dict[str, list[str]] = {}
+    retry_ambiguous: bool = True
     resume: bool = msgspec.field(default=False, name="continue")
 
 

@@ -81,9 +81,15 @@ class Walk:
         self._fall_back = False
         self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
 
-    def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
-        """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
-        self.route.budget.requests += 1
+    def go(self, chain: list[Upstream], *, fall_back: bool, again: bool = False) -> Awaitable[Answer | StreamAnswer]:
+        """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata.
+        `again`: the client has sent this before.
+        """
+        budget = self.route.budget
+        if again:
+            budget.came_again(self.route.policy.fallback.budget, self.tools.clock())
+        else:
+            budget.requests += 1
         self.start(chain[1:], fall_back=fall_back)
         return self._ask(chain[0])
 
@@ -99,7 +105,7 @@ class Walk:
         self.request = request
         # What half a request is answered with teaches nothing.
         self.ask = msgspec.structs.replace(self.ask, tokens=0, prefix=())
-        return await self._ask(await self._next(answer.attempt.upstream, error))
+        return await self._ask(await self._next(answer.attempt.upstream, error, broke_off=True))
 
     async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
         while True:
@@ -111,18 +117,20 @@ class Walk:
                 self.speaking = True
                 return answer
 
-    async def _next(self, upstream: Upstream, error: UpstreamError) -> Upstream:
+    async def _next(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream:
         """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
-        following = self.after(upstream, error)
+        following = self.after(upstream, error, broke_off=broke_off)
         if following is None or not await self._ready(following, error):
             raise self._told(error) from None
         return following
 
-    def after(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
+    def after(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream | None:
         """Note that `upstream` failed. Returns who is asked next, None for nobody."""
         self.failed.append((upstream, error))
         self.attempts += not error.unsent
-        following = self._following(upstream, error) if self._fall_back else None
+        # What broke off is not in doubt, it is on the bill; `continue` is the switch for that.
+        final = error.possibly_billed and not (broke_off or self.route.policy.fallback.retry_ambiguous)
+        following = self._following(upstream, error) if self._fall_back and not final else None
         held = following is not None and not self._affords()
         self._note(upstream, error, following, held=held)
         return None if held else following
@@ -229,7 +237,7 @@ class Walk:
         request, timing, upstream = self.request, self._timing, attempt.upstream
         adapter = upstream.provider.adapter
         if received.status != 200:
-            raise adapter.parse_error(received.status, received.headers, await received.read(timing.first_by))
+            raise adapter.parse_error(received.status, received.headers, await received.read_error(timing.first_by))
         if not request.stream:
             return self._whole(attempt, await received.read(timing.deadline))
         # What it is, its first byte says: servers send events as JSON and JSON as events.

@@ -20,6 +20,8 @@ from proxy.pool import Pool
 
 # A complete answer larger than this is a fault: it has to be held in memory to be checked (8 x the largest recorded).
 MAX_ANSWER: Final = 32 << 20
+# And of an error's text nobody reads more than this; an endless one is as good as none.
+MAX_ERROR: Final = 256 << 10
 # After an answer's end its connection is worth waiting this long for, until the last framing bytes are in.
 _LINGER_S: Final = 0.2
 # Heads of requests are kept ready per address and set of headers; reloads leave old ones behind.
@@ -66,6 +68,14 @@ class Received:
             raise _translated(error, "the upstream fell silent") from error
         if link.whole():
             self.abort()
+
+    async def read_error(self, by: float) -> bytes:
+        """Return the body of an error, b"" when it is over MAX_ERROR: its status says enough. Raises like `next`."""
+        parts, size = [], 0
+        while size <= MAX_ERROR and (part := await self.next(by)):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts) if size <= MAX_ERROR else b""
 
     async def read(self, by: float) -> bytes:
         """Return the whole body. Raises UnavailableError when it is cut short or over MAX_ANSWER."""

@@ -205,6 +205,12 @@ class Provider:
         self.sign: Sign | None = getattr(adapter, "sign", None)
         self._turn = 0
 
+    def speaking(self, adapter: Adapter) -> "Provider":
+        """Return the same account in another wire language: it shares limits, and what is known of its keys."""
+        other = Provider(self.row, adapter, self.access, self.gate, self.made_up)
+        other.parked = self.parked
+        return other
+
     def next(self) -> Credential:
         """Return the next of several keys."""
         self._turn = (self._turn + 1) % len(self.credentials)
@@ -251,7 +257,8 @@ class Upstream:
         self.quality = row.quality
         self.scores = scores or {}
         self.features = None if row.features is None else frozenset(row.features)
-        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output, provider.name)
+        # A row may list quirks of several languages, where its models speak several.
+        self.target = Target(row.id, provider.adapter.quirks & {*provider.row.quirks}, row.max_output, provider.name)
         self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
         self.price: Price | None = None
         self.usd_per_mtok: float | None = None

@@ -12,11 +12,13 @@ from proxy.errors import InvalidRequestError
 from proxy.wire import decode_chat
 from tests import anthropic_words as claude
 from tests import bedrock_words as bedrock
+from tests import responses_words as responses
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "features.md"
 # A model of each language that takes as much as any.
 MODELS: Final = {
     "openai": "m",
+    "responses": "gpt-5.1",
     "anthropic": "claude-sonnet-4-6",
     "bedrock": "anthropic.claude-sonnet-4-6",
     "gemini": "gemini-3.8-flash",
@@ -154,6 +156,7 @@ def google(**counts: Any) -> bytes:
 
 
 WORDS: Final = {"type": "text", "text": "x"}
+ANSWERED: Final = responses.message(responses.text("x"))
 CALLED: Final = [{"functionCall": {"name": "look", "args": {}, "id": f"g{at}"}} for at in (1, 2)]
 TOP: Final = {"token": "x", "logprob": -0.5}
 GOOGLE_TOP: Final = {"token": "x", "logProbability": -0.5}
@@ -165,6 +168,7 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: message["reasoning_content"] == "THOUGHT",
         {
             "openai": openai({"reasoning_content": "THOUGHT"}),
+            "responses": responses.body(responses.thought("THOUGHT"), ANSWERED),
             "anthropic": claude.message({"type": "thinking", "thinking": "THOUGHT", "signature": ""}, WORDS),
             "bedrock": bedrock.answer({"reasoningContent": {"reasoningText": {"text": "THOUGHT"}}}),
             "gemini": gemini({"text": "THOUGHT", "thought": True}, {"text": "x"}),
@@ -176,6 +180,7 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: "SIGNED" in str(message["reasoning_details"]),
         {
             "openai": openai({"reasoning_details": [{"type": "reasoning.text", "signature": "SIGNED"}]}),
+            "responses": responses.body(responses.thought(sealed="SIGNED"), ANSWERED),
             "anthropic": claude.message({"type": "thinking", "thinking": "t", "signature": "SIGNED"}, WORDS),
             "bedrock": bedrock.answer({"reasoningContent": {"reasoningText": {"text": "t", "signature": "SIGNED"}}}),
             "gemini": gemini({"functionCall": {"name": "look", "args": {}}, "thoughtSignature": "SIGNED"}),
@@ -185,6 +190,7 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: len(message["tool_calls"]) == 2 and choice["finish_reason"] == "tool_calls",
         {
             "openai": openai({"tool_calls": CALLS}, choice={"finish_reason": "tool_calls"}),
+            "responses": responses.body(responses.function("a"), responses.function("b")),
             "anthropic": claude.message(claude.use(id="a"), claude.use(id="b"), stop="tool_use"),
             "bedrock": bedrock.answer(bedrock.use("a"), bedrock.use("b"), stop="tool_use"),
             "gemini": gemini(*CALLED),
@@ -196,6 +202,7 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: message["refusal"] == "NO",
         {
             "openai": openai({"content": None, "refusal": "NO"}),
+            "responses": responses.body(responses.message({"type": "refusal", "refusal": "NO"})),
             "anthropic": claude.message(stop="refusal", stop_details={"type": "refusal", "explanation": "NO"}),
         },
     ),
@@ -203,6 +210,7 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: choice["finish_reason"] == "content_filter",
         {
             "openai": openai(choice={"finish_reason": "content_filter"}),
+            "responses": responses.body(ANSWERED, status="incomplete", incomplete_details={"reason": "content_filter"}),
             "anthropic": claude.message(WORDS, stop="refusal"),
             "bedrock": bedrock.answer({"text": "x"}, stop="guardrail_intervened"),
             "gemini": gemini({"text": "x"}, finish="SAFETY"),
@@ -212,6 +220,9 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: choice["finish_reason"] == "length",
         {
             "openai": openai(choice={"finish_reason": "length"}),
+            "responses": responses.body(
+                ANSWERED, status="incomplete", incomplete_details={"reason": "max_output_tokens"}
+            ),
             "anthropic": claude.message(WORDS, stop="max_tokens"),
             "bedrock": bedrock.answer({"text": "x"}, stop="max_tokens"),
             "gemini": gemini({"text": "x"}, finish="MAX_TOKENS"),
@@ -223,6 +234,9 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: choice["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] == -0.5,
         {
             "openai": openai(choice={"logprobs": {"content": [{**TOP, "top_logprobs": [TOP]}]}}),
+            "responses": responses.body(
+                responses.message(responses.text("x", logprobs=[{**TOP, "top_logprobs": [TOP]}]))
+            ),
             "gemini": gemini({"text": "x"}, more={"logprobsResult": GOOGLE_TOPS}),
             "ollama": ollama(logprobs=[{**TOP, "top_logprobs": [TOP]}]),
         },
@@ -231,6 +245,9 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 5,
         {
             "openai": openai(usage={"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5}}),
+            "responses": responses.body(
+                ANSWERED, usage={"input_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
+            ),
             "anthropic": claude.message(WORDS, usage={"input_tokens": 4, "cache_read_input_tokens": 5}),
             "bedrock": bedrock.answer({"text": "x"}, cacheReadInputTokens=5),
             "gemini": google(cachedContentTokenCount=5),
@@ -241,6 +258,9 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: answer["usage"]["prompt_tokens_details"]["cache_write_tokens"] == 5,
         {
             "openai": openai(usage={"prompt_tokens": 9, "prompt_tokens_details": {"cache_write_tokens": 5}}),
+            "responses": responses.body(
+                ANSWERED, usage={"input_tokens": 9, "input_tokens_details": {"cache_write_tokens": 5}}
+            ),
             "anthropic": claude.message(WORDS, usage={"input_tokens": 4, "cache_creation_input_tokens": 5}),
             "bedrock": bedrock.answer({"text": "x"}, cacheWriteInputTokens=5),
         },
@@ -249,6 +269,9 @@ ANSWERS: Final[dict[str, tuple[Seen, dict[str, bytes]]]] = {
         lambda answer, choice, message: answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 5,
         {
             "openai": openai(usage={"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 5}}),
+            "responses": responses.body(
+                ANSWERED, usage={"output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 5}}
+            ),
             "anthropic": claude.message(
                 WORDS, usage={"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 5}}
             ),

@@ -319,7 +319,7 @@ async def test_a_web_page_is_no_stream(sidecar: StartSidecar, upstream: StartUps
     """Somebody's error page with a 200 is told as what it is."""
     running = await sidecar(await upstream(reply(b"<html>hello</html>", content_type="text/html")), provider=ROW)
 
-    check_error(await running.post(STREAM), 502, "upstream_invalid_event")
+    check_error(await running.post(STREAM), 502, "upstream_invalid_response")
 
 
 async def test_other_languages_still_answer_a_stream_with_a_whole_answer(

@@ -13,11 +13,13 @@ from adapters._chat.request import Message
 from proxy.adapter import Target
 from tests import anthropic_words as claude
 from tests import bedrock_words as bedrock
+from tests import responses_words as responses
 from tests.conftest import Got, Sidecar, StartSidecar, StartUpstream
 from tests.fake_upstream import FakeUpstream, Play, chunk, completion, reply, stream
 
 TOOL: Final = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 ASK: Final = {"role": "user", "content": "Look."}
+SEALED: Final = responses.thought("I look.", sealed="SEALED")
 SECRETS: Final = (b"SIGNED", b"SEALED", STAMP.encode())
 
 
@@ -110,6 +112,23 @@ PROVIDERS: Final = {
             {"functionCall": {"name": "look", "args": {}, "id": "g2"}},
         ],
     ),
+    "responses": Provider(
+        "responses",
+        "gpt-5.3-codex",
+        reply(responses.body(SEALED, responses.function("c1"))),
+        stream(
+            responses.created(),
+            responses.piece("reasoning_summary_text", 0, "I look.", summary_index=0),
+            responses.done(0, SEALED),
+            responses.added(1, responses.function("c1", "")),
+            responses.done(1, responses.function("c1")),
+            responses.completed(),
+        ),
+        [
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "SEALED"},
+            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        ],
+    ),
 }
 PLAIN: Final = {
     "anthropic": reply(claude.message({"type": "text", "text": "Done."})),
@@ -117,6 +136,7 @@ PLAIN: Final = {
     "gemini": reply(
         msgspec.json.encode({"candidates": [{"content": {"parts": [{"text": "Done."}]}, "finishReason": "STOP"}]})
     ),
+    "responses": reply(responses.body(responses.message(responses.text("Done.")))),
     "openai": completion("Done."),
     "cohere": reply(b'{"id":"1","finish_reason":"COMPLETE","message":{"content":[{"type":"text","text":"Done."}]}}'),
     "ollama": reply(b'{"message":{"role":"assistant","content":"Done."},"done":true,"done_reason":"stop"}'),
@@ -167,6 +187,8 @@ def results(message: dict[str, Any]) -> list[Any]:
 def said_back(up: FakeUpstream) -> list[Any]:
     """The blocks of the assistant's first turn in the last request."""
     body = up.requests[-1].json
+    if "input" in body:
+        return [item for item in body["input"] if item.get("type") in ("reasoning", "function_call")]
     turns = body.get("messages") or body["contents"]
     turn = next(turn for turn in turns if turn["role"] in ("assistant", "model"))
     return list(turn.get("content") or turn["parts"])

@@ -68,7 +68,7 @@ _line: Final = msgspec.json.Decoder(Line)
 
 def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
-    answer = decode(body)
+    answer = decode(body, "upstream_invalid_response")
     if answer.message is None or not answer.done:
         raise UnavailableError("the upstream's answer is no message", code="upstream_invalid_response")
     said = answer.message
@@ -95,12 +95,12 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     return Reply(encoded, usage, finish, answer.model)
 
 
-def decode(line: bytes) -> Line:
-    """Return the line. Raises UpstreamError for an error in it, or when it is none of Ollama's."""
+def decode(line: bytes, code: str = "upstream_invalid_event") -> Line:
+    """Return the line. Raises UpstreamError for an error in it, or with `code` when it is none of Ollama's."""
     try:
         found = _line.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UnavailableError("the upstream sent a line that is not valid", code="upstream_invalid_event") from None
+        raise UnavailableError("the upstream sent a line that is not valid", code=code) from None
     if found.error is not None:
         raise _fault_in(line)
     return found
@@ -121,6 +121,8 @@ def calls_in(said: Said, request: ChatRequest, first: int) -> list[tuple[str, st
         function = call.function or Function()
         # A value that was not decoded has not been checked for UTF-8 either.
         arguments = bytes(function.arguments).decode(errors="replace")
+        if arguments.startswith('"'):  # some models' templates give text, as OpenAI's do
+            arguments = str(msgspec.json.decode(arguments))
         id = plain(call.id) or f"call_{zlib.crc32(request.raw):08x}_{index}"
         calls.append((id, plain(function.name), "{}" if arguments == "null" else arguments))
     return calls

@@ -70,6 +70,8 @@ class Stream:
         chunk = decode(data, "upstream_invalid_event")
         if event.name == b"error" and chunk.error == NULL:
             chunk.error = msgspec.Raw(data)
+        if chunk.error != NULL and chunk.usage != NULL:
+            self._hold_usage(chunk, data)  # what broke off is on the bill all the same (OpenRouter)
         raise_error(chunk)
         return self._chunk(chunk, data)
 

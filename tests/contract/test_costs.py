@@ -7,6 +7,7 @@ counts itself from the provider's own words and prices those. What the book does
 
 import re
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,14 +19,17 @@ from genai_prices import Usage as TheirUsage
 from genai_prices.data import providers as KNOWN  # noqa: N812  # a table, as its use shows
 from genai_prices.types import ModelInfo, Provider
 
+from proxy.adapter import load
 from proxy.config import load_directory
+from proxy.conform import recordings
+from proxy.conform.checks import answer_of, parser_of
+from proxy.conform.recordings import ROWS, Entry
+from proxy.errors import UpstreamError
 from proxy.prices import Quote, Tariff, cost
 from proxy.registry import tariff
 from proxy.usage import Usage
 
 from . import corpus
-from .corpus import ROWS, Entry
-from .test_contract import answer_of, parser_of, used
 
 CONFIG: Final = load_directory(None)
 # The moment at which tariffs stand that nobody has told the time.
@@ -39,7 +43,7 @@ THEIR_ID: Final = {
     "bedrock": "aws",
     "bedrock-mantle": "aws",
 }
-FLAVOR: Final = {"openai_chat": "chat", "anthropic_messages": "anthropic"}
+FLAVOR: Final = {"openai_chat": "chat", "openai_responses": "responses", "anthropic_messages": "anthropic"}
 # Models that the library lists without any price: it says 0, we say unknown.
 NO_PRICE: Final = {
     "cerebras/qwen-3-coder-480b",
@@ -84,16 +88,17 @@ UNREADABLE: Final = {
 
 def bill(entry: Entry) -> Billed | None:
     """Bill a recording; None when it carries no usage."""
-    recording = corpus.read(entry)
-    if not corpus.golden(entry).usage:
+    case = corpus.case(entry)
+    if not recordings.golden(entry).usage:
         return None
     if entry.stream:
-        parser = parser_of(entry, recording)
-        parser.feed(recording.body)
-        parser.close()
+        parser = parser_of(load(case.adapter), case)
+        with suppress(UpstreamError):  # one that came when all had been said
+            parser.feed(case.body)
+            parser.close()
         usage, answered = parser.usage, parser.model
     else:
-        reply = answer_of(entry, recording)
+        reply = answer_of(load(case.adapter), case)
         usage, answered = reply.usage, reply.model
     assert usage is not None
     name = ROWS.get(entry.provider, entry.provider)
@@ -145,14 +150,14 @@ def theirs(usage: Usage) -> TheirUsage:
 def as_recorded(entry: Entry) -> dict[str, Any]:
     """The provider's own usage, as the library reads it: out of a whole answer, or of a stream's last word on it."""
     if entry.api == "gemini":
-        recording = corpus.read(entry)
+        recording = recordings.read(entry)
         merged: dict[str, Any] = {}
         for event in recording.events() if entry.stream else [recording.body]:
             text = event.strip().removeprefix(b"data:")
             merged |= msgspec.json.decode(text).get("usageMetadata", {}) if text else {}
         return {"usageMetadata": merged}
     nested: dict[str, Any] = {}
-    for path, value in corpus.golden(entry).usage.items():
+    for path, value in recordings.golden(entry).usage.items():
         *tables, last = path.split(".")
         table = nested
         for name in tables:
@@ -161,7 +166,7 @@ def as_recorded(entry: Entry) -> dict[str, Any]:
     return {"usage": nested}
 
 
-@pytest.mark.parametrize("entry", used(ok=True))
+@pytest.mark.parametrize("entry", corpus.cases("answer"))
 def test_the_library_agrees(entry: Entry) -> None:
     """On what the counts cost that we read; and where it has no price, we have none."""
     billed = bill(entry)
@@ -179,7 +184,7 @@ def test_the_library_agrees(entry: Entry) -> None:
     assert billed.usd == pytest.approx(float(paid.total_price), abs=1e-9, rel=0)
 
 
-@pytest.mark.parametrize("entry", used(ok=True))
+@pytest.mark.parametrize("entry", corpus.cases("answer"))
 def test_the_library_reads_the_same(entry: Entry) -> None:
     """What it makes of the provider's own words costs the same, but for what it does not read."""
     billed = bill(entry)
@@ -189,7 +194,7 @@ def test_the_library_reads_the_same(entry: Entry) -> None:
     assert billed.model is not None
     flavors = {extractor.api_flavor for extractor in billed.provider.extractors or ()}
     flavor = next((each for each in (FLAVOR.get(entry.api), "default") if each in flavors), None)
-    if flavor is None or (entry.api == "openai_chat" and billed.provider.id == "aws"):
+    if flavor is None or (entry.api.startswith("openai_") and billed.provider.id == "aws"):
         return  # it reads nothing of this provider's, or only its other language
     if entry.file in UNREADABLE:
         with pytest.raises(AttributeError):
@@ -203,7 +208,7 @@ def test_the_library_reads_the_same(entry: Entry) -> None:
 
 def test_account_for_every_recording() -> None:
     """How many are priced, and each model that the book does not know with the number of its recordings."""
-    found = [bill(param.values[0]) for param in used(ok=True)]
+    found = [bill(param.values[0]) for param in corpus.cases("answer")]
     billed = [one for one in found if one is not None]
     unknown = Counter(one.called for one in billed if one.quote.price is None)
     print(f"{len(found)} answers, {len(billed)} with usage, {len(billed) - unknown.total()} priced; unknown:")
