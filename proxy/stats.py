@@ -40,11 +40,13 @@ class Decayed:
         if now - self._at > _STEP_S:
             self._keep(self.fade(now))
             self._at = now
-        if self.weight > MAX_WEIGHT - 1.0:
-            self._keep((MAX_WEIGHT - 1.0) / self.weight)
-        self.weight += 1.0
-        self.total += value
-        self.square += value * value
+        weight, total, square = self.weight, self.total, self.square
+        if weight > MAX_WEIGHT - 1.0:  # as it always is when there is much to do
+            share = (MAX_WEIGHT - 1.0) / weight
+            weight, total, square = MAX_WEIGHT - 1.0, total * share, square * share
+        self.weight = weight + 1.0
+        self.total = total + value
+        self.square = square + value * value
 
     def _keep(self, share: float) -> None:
         self.weight *= share

@@ -14,7 +14,7 @@ from proxy.board import SharedBucket
 from proxy.breaker import Breaker, Parking, Rest
 from proxy.errors import AuthError, RateLimitError, UpstreamError
 from proxy.keys import Access
-from proxy.log import plain
+from proxy.log import plain, short
 from proxy.policy import Limits, ModelRow, Price, ProviderRow
 from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
 from proxy.wire import Usage
@@ -75,11 +75,18 @@ class Bucket(AsyncLimiter):
 
     def take(self, amount: float) -> bool:
         """Take `amount` at once, or all there can be. Returns False, and takes nothing, when there is no room."""
-        amount = min(amount, self.max_rate)
-        if not self.has_capacity(amount):
-            return False
-        self._level += amount  # what `acquire` does next; awaiting it would leak the bucket once more (1.5 us)
-        return True
+        # What `has_capacity` and `acquire` do, in one: their four calls cost 2 % of a request.
+        now, level, most = self._loop.time(), self._level, self.max_rate
+        if level:
+            level -= (now - self._last_check) * self._rate_per_sec
+            if level < 0.0:
+                level = 0.0
+        if amount > most:
+            amount = most
+        fits = level + amount <= most
+        self._level = level + amount if fits else level
+        self._last_check = now
+        return fits
 
     def give_back(self, amount: float) -> None:
         """Undo a `take` of just now."""
@@ -89,11 +96,12 @@ class Bucket(AsyncLimiter):
 class Gate:
     """The limits of one provider, over all its models."""
 
-    __slots__ = ("_requests", "_tokens", "in_flight", "limits")
+    __slots__ = ("_most", "_requests", "_tokens", "in_flight", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.in_flight = 0
+        self._most = limits.concurrency or float("inf")
         self._requests: Bucket | SharedBucket | None = Bucket(limits.rpm, 60) if limits.rpm else None
         self._tokens: Bucket | SharedBucket | None = Bucket(limits.tpm, 60) if limits.tpm else None
 
@@ -103,7 +111,7 @@ class Gate:
 
     def refuses(self, tokens: int) -> str | None:
         """Return which limit an attempt of `tokens` would break; None when there is room."""
-        if self._crowded():
+        if self.in_flight >= self._most:
             return f"limit of {self.limits.concurrency} requests at once"
         if self._requests is not None and not self._requests.has_room(1):
             return f"limit of {self.limits.rpm} requests per minute"
@@ -114,7 +122,7 @@ class Gate:
     def enter(self, tokens: int) -> None:
         """Take a place, at once. Raises RateLimitError with `unsent` when there is none, be it since `refuses`."""
         requests = self._requests
-        if self._crowded() or (requests is not None and not requests.take(1)):
+        if self.in_flight >= self._most or (requests is not None and not requests.take(1)):
             raise self._full(tokens)
         if self._tokens is not None and not self._tokens.take(tokens):
             if requests is not None:
@@ -125,9 +133,6 @@ class Gate:
     def leave(self) -> None:
         """Give the place back. Called exactly once per `enter`."""
         self.in_flight -= 1
-
-    def _crowded(self) -> bool:
-        return self.limits.concurrency is not None and self.in_flight >= self.limits.concurrency
 
     def _full(self, tokens: int) -> RateLimitError:
         error = RateLimitError(f"the sidecar keeps to its own {self.refuses(tokens) or 'limits'}")
@@ -201,6 +206,7 @@ class Upstream:
         "provider",
         "quality",
         "row",
+        "short_name",
         "target",
         "usd_per_mtok",
     )
@@ -209,6 +215,7 @@ class Upstream:
         self.row = row
         self.name = row.name
         self.plain_name = plain(row.name)  # as headers tell it
+        self.short_name = short(row.name)  # as the log does
         self.label = label or row.name
         self.provider = provider
         self.live = live

@@ -118,7 +118,7 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         model=envelope.model,
         model_at=model_at,
         stream=stream,
-        include_usage=bool(options is not None and options.include_usage),
+        include_usage=options is not None and options.include_usage is True,
         needs=_needs(envelope, body),
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
