@@ -60,8 +60,12 @@ class OpenAI:
 def _finished(found: Body, body: bytes, quirks: frozenset[str]) -> bytes:
     """Return a whole answer in which every choice has a message and one of OpenAI's finish reasons."""
     choices = found.choices or []
-    if STOP not in quirks and all(one.finish_reason in finish.WORDS and one.message != NULL for one in choices):
-        return body
+    for one in choices:
+        if one.finish_reason not in finish.WORDS or one.message == NULL:
+            break
+    else:
+        if STOP not in quirks:
+            return body
     if any(one.message == NULL and not one.finish_reason for one in choices):
         return body  # it neither says nor ends anything: whoever needs a message will find none
     opened = reopen(body, "upstream_invalid_response", whole=True)

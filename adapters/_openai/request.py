@@ -16,6 +16,7 @@ LIMIT: Final = {
     "max_completion_tokens": (b"max_tokens", b"max_completion_tokens"),
     "max_tokens": (b"max_completion_tokens", b"max_tokens"),
 }
+_NO_HEADERS: Final[dict[str, str]] = {}
 _OURS: Final = b"reasoning_content"
 _QUOTED: Final = b'"reasoning_content"'
 _list: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -29,6 +30,8 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         body = splice.replace_known(body, b"model", _encode(target.model), request.model_at)
     if request.stream and not request.include_usage:
         body = _ask_for_usage(body)
+    if not target.quirks:
+        return Rendered("/chat/completions", body, _NO_HEADERS)
     for quirk, names in LIMIT.items():
         if quirk in target.quirks:
             body = splice.rename(body, *names)
@@ -36,8 +39,7 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     for quirk, name in REASONING.items():
         if quirk in target.quirks:
             body = _own_reasoning(body, name.encode())
-    headers = initiator(request) if "initiator" in target.quirks else {}
-    return Rendered("/chat/completions", body, headers)
+    return Rendered("/chat/completions", body, initiator(request) if "initiator" in target.quirks else _NO_HEADERS)
 
 
 def _ask_for_usage(body: bytes) -> bytes:

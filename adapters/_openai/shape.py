@@ -67,7 +67,7 @@ def raise_error(found: Body) -> None:
     for choice in found.choices or ():
         if choice.error != NULL:
             raw = choice.error
-    if raw in EMPTY:
+    if raw is NULL or raw in EMPTY:
         return
     try:
         error: Any = msgspec.json.decode(raw)

