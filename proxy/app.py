@@ -168,10 +168,12 @@ class App:
             server.leave()
         await self._drain()
         self.sidecar.shutting_down = True
-        for task in [*self.sidecar.in_flight, *self._tasks]:
+        answering = self.sidecar.room.tasks()
+        await asyncio.sleep(0)  # only a task that has begun can say what it was
+        for task in [*answering, *self._tasks]:
             task.cancel()
-        if self.sidecar.in_flight:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
+        if answering:
+            await asyncio.wait(answering, timeout=1.0)
         await self._take_down()
         self.peers.publish(self.metrics, self.gateway.flying())
 
@@ -183,7 +185,7 @@ class App:
         while now() < asked and self._somebody_comes():  # noqa: ASYNC110  # it has no event, and is nearly always over
             await asyncio.sleep(0.01)
         while self.sidecar.in_flight and now() < ends:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - now())
+            await asyncio.wait(self.sidecar.room.tasks(), timeout=ends - now())
 
     def _somebody_comes(self) -> bool:
         return any(listener.connecting or server.expects() for listener, server in self._listeners)

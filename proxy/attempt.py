@@ -92,20 +92,23 @@ class Timing:
 
     def __init__(self, timeouts: Timeouts, clock: Callable[[], float], client_s: float | None, *, stream: bool) -> None:
         """Start now. `client_s` is how long the client waits: for a stream's next event, or for a whole answer."""
-        # A tenth earlier than the client gives up: an error with a reason, or somebody else's answer, beats silence.
-        patience = float("inf") if client_s is None else 0.9 * client_s
         self._clock = clock
         self.idle_s = timeouts.idle
-        self._first_s = min(timeouts.first_event_s, patience) if stream else timeouts.answer_s
+        self._first_s = timeouts.first_event_s if stream else timeouts.answer_s
         self.connect_s = timeouts.connect
         began = clock()
-        self._total_by = began + timeouts.total
-        self.deadline = began + min(timeouts.total, patience)
+        self._total_by = self.deadline = began + timeouts.total
+        if client_s is not None:
+            # A tenth earlier than it gives up: an error with a reason, or somebody else's answer, beats silence.
+            self.deadline = min(self._total_by, began + 0.9 * client_s)
+            if stream:
+                self._first_s = min(self._first_s, 0.9 * client_s)
         self.first_by = self.deadline
 
-    def start_attempt(self) -> None:
+    def start_attempt(self, now: float) -> None:
         """Start the timer of the first event (of a stream) or of the answer."""
-        self.first_by = min(self._clock() + self._first_s, self.deadline)
+        first_by = now + self._first_s
+        self.first_by = first_by if first_by < self.deadline else self.deadline
 
     def speaks(self) -> None:
         """Note a stream's first content: the client has begun to read, and only `total` is left of its patience."""

@@ -11,7 +11,7 @@ import msgspec
 
 from proxy.adapter import Adapter
 from proxy.answers import Answer, StreamAnswer
-from proxy.attempt import Tools
+from proxy.attempt import Timing, Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
@@ -105,16 +105,23 @@ class Gateway:
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
-        kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        route, tools = plan.route, self.tools
+        timing = Timing(route.policy.timeouts, tools.clock, overrides.client_s, stream=request.stream)
+        return (HedgedWalk if route.hedges else Walk)(request, route, tools, request_id, timing)
 
-    async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
-        """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
+    def start(self, walk: Walk, plan: Plan, overrides: Overrides) -> None:
+        """Set the walk on its way. Raises ProxyError: nobody may be asked."""
         # Without fallback the chain of a primary that rests must not answer for it, either.
         chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
         if not chain:
             raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        walk.start(chain, fall_back=overrides.fallback)
+
+    async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
+        """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
+        if not walk.started:
+            self.start(walk, plan, overrides)
+        return await walk.go_on()
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""

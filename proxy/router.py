@@ -10,15 +10,17 @@ tried again there: they may be on the bill.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
 from proxy import splice, wire
+from proxy.adapter import Rendered
 from proxy.answers import Answer, StreamAnswer, keyless
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.link import Link
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -36,54 +38,81 @@ _BROKEN: Final = frozenset(
 )
 
 
-class Walk:
+_NOBODY: Final[Iterator[Upstream]] = iter(())
+
+
+class Asked(msgspec.Struct, eq=False):
+    """An attempt that was opened at `began`; `link` is where its request went, None as long as it has not."""
+
+    attempt: Attempt
+    rendered: Rendered
+    url: str
+    headers: Mapping[str, str]
+    began: float
+    link: Link | None = None
+
+
+class Walk(msgspec.Struct, eq=False):
     """One request's way along its chain; `failed` are the attempts that came to nothing.
 
     `asking` is whom it has asked last. Once the client has `left` nobody else is asked.
     """
 
-    __slots__ = (
-        "_fall_back",
-        "_timing",
-        "_waiting",
-        "asking",
-        "attempts",
-        "failed",
-        "left",
-        "request",
-        "request_id",
-        "route",
-        "speaking",
-        "tools",
-        "upstream_s",
-    )
+    request: ChatRequest
+    route: Route
+    tools: Tools
+    request_id: str
+    _timing: Timing
+    failed: list[tuple[Upstream, UpstreamError]] = []
+    attempts: int = 0  # upstreams that were asked and failed
+    speaking: bool = False  # another one was asked and has answered
+    upstream_s: float = 0.0
+    asking: Upstream | None = None
+    left: bool = False
+    started: bool = False
+    _fall_back: bool = False
+    _waiting: Iterator[Upstream] = _NOBODY
+    _under_way: Asked | None = None
 
-    def __init__(
-        self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
-    ) -> None:
-        self.request = request
-        self.route = route
-        self.tools = tools
-        self.request_id = request_id
-        self.failed: list[tuple[Upstream, UpstreamError]] = []
-        self.attempts = 0  # upstreams that were asked and failed
-        self.speaking = False  # another one was asked and has answered
-        self.upstream_s = 0.0
-        self.asking: Upstream | None = None
-        self.left = False
-        self._waiting: Iterator[Upstream] = iter(())
-        self._fall_back = False
-        self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
-
-    def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
-        """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
-        self.route.budget.requests += 1
-        self._waiting = iter(chain)
+    def start(self, along: list[Upstream], *, fall_back: bool) -> None:
+        """Take the way `along` these upstreams; nobody is asked yet."""
+        self.started = True
+        self._waiting = iter(along)
         self._fall_back = fall_back
+
+    def set_out(self) -> Asked:
+        """Open the first attempt and, if a kept connection is free, send its request. A good answer that comes there at
+        once and whole is for `arrived`, anything else for `go_on`. Raises UpstreamError when nobody could be asked.
+        """
+        self._under_way = asked = self._open(next(self._waiting))
+        self._announce()
+        if asked.attempt.upstream.provider.sign is None:
+            body, by = asked.rendered.body, self._timing.first_by
+            asked.link = self.tools.transport.begin(asked.url, asked.headers, body, by)
+        return asked
+
+    def arrived(self, asked: Asked, body: bytes) -> Answer:
+        """Return the answer that `body` is. Raises UpstreamError, as `go_on` will, when it is none."""
+        answer = self._whole(asked.attempt, body)
+        self._under_way = None
+        self.upstream_s = self.tools.clock() - asked.began
+        self.speaking = True
+        return answer
+
+    def go_on(self) -> Awaitable[Answer | StreamAnswer]:
+        """Return the first answer along the chain. Raises the last UpstreamError, with the attempts in its metadata."""
+        asked = self._under_way
+        if asked is not None:
+            return self._ask(asked.attempt.upstream)
+        self._announce()
         return self._ask(next(self._waiting))
 
+    def _announce(self) -> None:
+        """Tell the budget of this request: once, whoever asks first for it."""
+        self.route.budget.requests += 1
+
     async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
-        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
+        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go_on`."""
         answer.close()
         self.speaking = False
         self.request = request
@@ -154,28 +183,35 @@ class Walk:
         told.metadata = self._history()
         return told
 
-    async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
-        request, timing, provider = self.request, self._timing, upstream.provider
+    def _open(self, upstream: Upstream) -> Asked:
+        """Open an attempt. Raises UpstreamError when its request cannot be made, or may not be."""
+        request, provider = self.request, upstream.provider
         self.asking = upstream
         rendered = provider.adapter.render(request, upstream.target)
         provider.gate.enter(request.input_tokens)
         attempt = Attempt(upstream, rendered, self.tools)
-        timing.start_attempt()
-        received = None
         began = self.tools.clock()
+        self._timing.start_attempt(began)
+        headers = attempt.credential.headers
+        if rendered.headers:
+            headers = {**headers, **rendered.headers}
+        return Asked(attempt, rendered, provider.access.base_url + rendered.path, headers, began)
+
+    async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
+        timing, received = self._timing, None
+        asked, self._under_way = self._under_way or self._open(upstream), None
+        attempt, rendered, headers = asked.attempt, asked.rendered, asked.headers
         try:
-            headers, url = attempt.credential.headers, provider.access.base_url + rendered.path
-            if rendered.headers:
-                headers = {**headers, **rendered.headers}
-            if provider.sign is not None:
-                proof = provider.sign(url, rendered.body, attempt.credential.key, self.tools.wall())
+            if (sign := upstream.provider.sign) is not None:
+                proof = sign(asked.url, rendered.body, attempt.credential.key, self.tools.wall())
                 headers = {**headers, **proof} if proof else headers
             received = await self.tools.transport.send(
-                url,
+                asked.url,
                 headers,
                 rendered.body,
                 connect_s=timing.connect_s,
                 by=timing.first_by,
+                begun=asked.link,
             )
             return await self._read(attempt, received, json_lines=rendered.json_lines)
         except BaseException as error:
@@ -190,7 +226,7 @@ class Walk:
                 received.abort()
             raise
         finally:
-            self.upstream_s += self.tools.clock() - began
+            self.upstream_s += self.tools.clock() - asked.began
 
     async def _read(self, attempt: Attempt, received: Received, *, json_lines: bool) -> Answer | StreamAnswer:
         request, timing, upstream = self.request, self._timing, attempt.upstream
