@@ -6,8 +6,8 @@
     _anthropic/reply      complete answers   _anthropic/stream   streamed ones
 
 Version 2023-06-01 of the API, on purpose: the next one refuses sampling parameters that older models still honour.
-Thinking reaches the client as `reasoning_content`. Its signatures do not, so a model that wants them back does not
-think in the steps of a tool loop.
+Thinking reaches the client as `reasoning_content`, its signatures as `reasoning_details`. A client that does not send
+these back gets no thinking in the steps of a tool loop where a model wants them.
 """
 
 from collections.abc import Mapping

@@ -10,8 +10,8 @@
     _bedrock/sigv4      signatures
 
 The key is a Bedrock API key, sent as a bearer token, or "ACCESS:SECRET[:SESSION]", which signs each request. Reasoning
-reaches the client as `reasoning_content`. Signatures do not, so a Claude that wants them back does not think in the
-steps of a tool loop.
+reaches the client as `reasoning_content`, its signatures as `reasoning_details`. A client that does not send these back
+gets no thinking in the steps of a tool loop where a Claude wants them.
 API: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and ..._ConverseStream.html
 """
 

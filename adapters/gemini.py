@@ -6,9 +6,10 @@
     _gemini/models     what each family of models accepts
     _gemini/reply      complete answers    _gemini/stream  streamed ones    _gemini/faults  errors
 
-Gemini 3 wants its thought signatures back with the calls they came with. They travel as Google's own OpenAI endpoint
-does it, in `tool_calls[].extra_content.google`; a client that drops them, or a call that another model made, is told to
-Gemini with the placeholder that Google documents for that. Sources: the Gemini API reference (v1beta) and Google's SDK.
+Gemini 3 wants its thought signatures back with the calls they came with. They travel in `reasoning_details`, as in the
+other languages, and as Google's own OpenAI endpoint does it, in `tool_calls[].extra_content.google`; a client that
+drops both, or a call that another model made, is told to Gemini with the placeholder that Google documents for that.
+Sources: the Gemini API reference (v1beta) and Google's SDK.
 """
 
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ class OpenAI:
         if not found.choices:
             raise UnavailableError("the upstream's answer has no choices", code="upstream_invalid_response")
         body = _finished(found, body, target.quirks)
-        return Reply(body, usage_of(found.usage, target.quirks), found.choices[0].finish_reason)
+        return Reply(body, usage_of(found.usage, target.quirks), found.choices[0].finish_reason, found.name)
 
     def stream(self, request: ChatRequest, target: Target) -> StreamParser:
         """Return a parser that passes events on."""
@@ -60,8 +60,12 @@ class OpenAI:
 def _finished(found: Body, body: bytes, quirks: frozenset[str]) -> bytes:
     """Return a whole answer in which every choice has a message and one of OpenAI's finish reasons."""
     choices = found.choices or []
-    if STOP not in quirks and all(one.finish_reason in finish.WORDS and one.message != NULL for one in choices):
-        return body
+    for one in choices:
+        if one.finish_reason not in finish.WORDS or one.message == NULL:
+            break
+    else:
+        if STOP not in quirks:
+            return body
     if any(one.message == NULL and not one.finish_reason for one in choices):
         return body  # it neither says nor ends anything: whoever needs a message will find none
     opened = reopen(body, "upstream_invalid_response", whole=True)

@@ -29,6 +29,7 @@ from loadtests.process import free_port
 from loadtests.report import machine, percentile, table
 from proxy import adapter
 from proxy.app import App, Options
+from proxy.ask import BLOCK_TOKENS, Ask
 from proxy.attempt import Tools
 from proxy.config import load
 from proxy.demo import DemoProvider, Profile
@@ -36,12 +37,12 @@ from proxy.gateway import Gateway, Overrides
 from proxy.keys import access
 from proxy.log import Log
 from proxy.metrics import Metrics
-from proxy.optimizer import Ask, decide
+from proxy.optimizer import decide
 from proxy.policy import STRATEGIES
 from proxy.transport import Transport
-from proxy.wire import decode_chat
+from proxy.wire import Usage, decode_chat
 
-SIZES: Final = (3, 30, 300)
+SIZES: Final = (5, 50, 300)
 # Bytes: a question, a coding agent's first request, a picture.
 BODIES: Final = {"1 KB": 1_000, "87 KB": 87_000, "1 MB": 1_000_000}
 SELECTION_US: Final = 1000.0
@@ -49,6 +50,9 @@ LOOKUP_US: Final = 500.0
 DECISION_US: Final = 2000.0
 FALLBACK_MS: Final = 100.0
 _PROVIDERS: Final = 3
+# A conversation of 20 000 tokens: so many blocks, all but the last two in the caches of the first three upstreams.
+_BLOCKS: Final = 40
+_WARM: Final = 3
 _FILLER: Final = "Rivers rise in hills and end in seas; tell me which ones, and why. "
 _nothing: Final = Overrides()
 
@@ -78,7 +82,8 @@ def catalog(size: int) -> dict[str, bytes]:
     rows = [f'[[provider]]\nname = "p{n}"\nbase_url = "http://127.0.0.1:9/v1"' for n in range(_PROVIDERS)]
     rows += (
         f'[[model]]\nprovider = "p{number % _PROVIDERS}"\nid = "m{number}"\nquality = {random.uniform(3, 9):.1f}\n'
-        f"price = {{ input = {random.uniform(0.1, 5):.2f}, output = {random.uniform(0.4, 20):.2f} }}\n"
+        f"price.input = {random.uniform(0.1, 5):.2f}\nprice.output = {random.uniform(0.4, 20):.2f}\n"
+        f"price.cached_input = 0.05\n"
         f"latency = {{ p50_ms = {random.uniform(100, 900):.0f} }}\nfeatures = ['tools', 'vision']"
         for number in range(size)
     )
@@ -91,10 +96,16 @@ def gateway(size: int, tools: Tools) -> Gateway:
     """Return a gateway over `catalog(size)` whose upstreams have all answered lately."""
     made = Gateway(tools, adapter.load, lambda row: access(row, {}), Random(size))
     made.install(load(catalog(size)))
+    now = tools.clock()
     for upstream in made.generation.routes.registry:
         for ms in (150, 300, 600):
-            upstream.live.stats.answered(ms, tools.clock())
-            upstream.live.stats.first_token.add(ms / 3, tools.clock())
+            upstream.live.stats.answered(ms, now)
+            upstream.live.stats.first_token.add(ms / 3, now)
+        for strategy in STRATEGIES:
+            for output in (200, 300, 400):
+                upstream.learn(Ask(now, tokens=1_000, policy=strategy), Usage(1_100, output), 0.001, now)
+    for upstream in made.generation.routes.registry.list()[:_WARM]:
+        upstream.live.learned.warm.touch(tuple(range(_BLOCKS - 2)), now)
     return made
 
 
@@ -135,7 +146,14 @@ def measurements(made: Gateway, size: int) -> Iterator[tuple[str, Callable[[], o
 
 def _selection(made: Gateway, strategy: str) -> Callable[[], object]:
     route = made.generation.routes.policies[strategy]
-    ask = Ask(made.tools.clock(), stream=True, tokens=300, needs=frozenset({"tools"}))
+    ask = Ask(
+        made.tools.clock(),
+        stream=True,
+        tokens=_BLOCKS * BLOCK_TOKENS,
+        needs=frozenset({"tools"}),
+        prefix=tuple(range(_BLOCKS)),
+        policy=strategy,
+    )
     return lambda: decide(route, strategy, ask)
 
 
@@ -161,7 +179,7 @@ class Case(NamedTuple):
 
 
 def cases(tools: Tools, runs: int) -> list[Case]:
-    """Return all that is measured in process: by number of upstreams, then by size of body (three upstreams)."""
+    """Return all that is measured in process: by number of upstreams, then by size of body (five upstreams)."""
     made = {size: gateway(size, tools) for size in SIZES}
     found = [
         Case(what, str(size), call, runs, budget)
@@ -170,7 +188,7 @@ def cases(tools: Tools, runs: int) -> list[Case]:
     ]
     for column, size in BODIES.items():
         for stream in (False, True):
-            call = _decision(made[3], body("balanced", size, stream=stream))
+            call = _decision(made[5], body("balanced", size, stream=stream))
             often = max(10, min(runs, 30 * runs * 1_000 // size))
             found.append(Case(f"whole decision: {'stream' if stream else 'complete'}", column, call, often, None))
     return found

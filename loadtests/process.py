@@ -86,6 +86,10 @@ class Process:
         rss, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
         return Usage(sum(map(int, ticks)) / _TICKS, rss, peak, len(list((proc / "fd").iterdir())))
 
+    def forget_peak(self) -> None:
+        """Begin anew with the highest resident memory."""
+        Path(f"/proc/{self._child.pid}/clear_refs").write_text("5")
+
     def stop(self) -> None:
         """Ask it to end, then make it."""
         if self._child.poll() is None:

@@ -9,10 +9,14 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 from proxy import __version__
 from proxy.config import PolicyError
 from proxy.log import tell
+
+# Where a ledger is unless said otherwise.
+_LEDGER: Final = Path("ledger")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,9 +72,38 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--request", type=Path, metavar="FILE", help="a request body as JSON")
     explain.add_argument("--strategy", help="as the header x-sidecar-strategy")
 
+    _conform(verbs.add_parser("conform", help="hold an adapter to its contract and to recorded answers"))
     _catalog(verbs)
+    _usage(verbs.add_parser("usage", help="tell what a ledger says was asked, and what it cost"))
+    _simulate(verbs.add_parser("simulate", help="replay recorded traffic through policies: what they would have cost"))
+
+    prices = verbs.add_parser("prices", help="tell which price book is used, or write a new one")
+    _policies(prices)
+    prices.add_argument(
+        "--update", type=Path, metavar="DIR", help="write DIR/prices.json from the installed genai-prices"
+    )
     verbs.add_parser("version", help="print the version")
     return whole
+
+
+def _usage(usage: argparse.ArgumentParser) -> None:
+    usage.add_argument(
+        "ledger", nargs="?", type=Path, default=_LEDGER, help=f"a ledger's directory or file (./{_LEDGER})"
+    )
+    usage.add_argument(
+        "--by", default="upstream", metavar="KEYS", help="any of day,policy,upstream,tag,model (upstream)"
+    )
+    usage.add_argument(
+        "--since", metavar="TIME", help="from this day or time on, as 2026-11-25 or 2026-11-25T13:00 (UTC)"
+    )
+    usage.add_argument("--until", metavar="TIME", help="until the end of this day, or before this time")
+    usage.add_argument(
+        "--baseline", metavar="UPSTREAM", help="and what the same tokens would have cost at provider/model"
+    )
+    _policies(usage)
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--csv", action="store_true", help="as CSV")
 
 
 def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,6 +124,14 @@ def _catalog(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     login.add_argument("--client-id", metavar="ID", help="the client id of your OAuth app")
 
 
+def _conform(conform: argparse.ArgumentParser) -> None:
+    conform.add_argument("adapter", help="a built-in wire language, or package.module from outside")
+    conform.add_argument("--recordings", type=Path, metavar="DIR", help="recorded exchanges: docs/adding-a-provider.md")
+    conform.add_argument(
+        "--quirks", type=lambda text: text.split(","), default=[], metavar="NAMES", help="quirks, by commas"
+    )
+
+
 def _serve(serve: argparse.ArgumentParser) -> None:
     _policies(serve)
     serve.add_argument(
@@ -108,8 +149,49 @@ def _serve(serve: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests at once in a process (5000, or what open files allow)",
     )
+    serve.add_argument(
+        "--ledger",
+        type=Path,
+        nargs="?",
+        const=_LEDGER,
+        metavar="DIR",
+        help=f"keep a record of every attempt in files there; without DIR in ./{_LEDGER} (default: none)",
+    )
     serve.add_argument("--drain-delay", type=_seconds, default=0.0, metavar="S", help="after SIGTERM, listen S s more")
     serve.add_argument("--drain-timeout", type=_seconds, default=25.0, metavar="S", help="then give streams S s to end")
+
+
+def _simulate(simulate: argparse.ArgumentParser) -> None:
+    simulate.add_argument("trace", type=Path, metavar="TRACE", help="a ledger, or a trace of Azure's or Mooncake's")
+    _policies(simulate)
+    simulate.add_argument("--policy", action="append", default=[], metavar="NAME", help="play this policy (all)")
+    simulate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="compare with 'primary' (default), 'round-robin' or an upstream",
+    )
+    simulate.add_argument("--seed", type=int, default=1, metavar="N", help="chance; the same again gives the same (1)")
+    simulate.add_argument("--limit", type=_count, metavar="N", help="only the first N requests")
+    simulate.add_argument("--speed", type=_factor, default=1.0, metavar="X", help="X times as many requests a second")
+    simulate.add_argument(
+        "--failure-rate",
+        action="append",
+        default=[],
+        metavar="[UPSTREAM=]SHARE",
+        help="attempts that fail by chance, 0 to 1",
+    )
+    simulate.add_argument(
+        "--outage",
+        action="append",
+        default=[],
+        metavar="UPSTREAM@START+SECONDS",
+        help="nobody answers there for so long",
+    )
+    simulate.add_argument("--jobs", type=_workers, metavar="N", help="runs at once, a process each (as many as pay)")
+    simulate.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    simulate.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _policies(verb: argparse.ArgumentParser) -> None:
@@ -137,6 +219,13 @@ def _count(text: str) -> int:
     if count < 1:
         raise ValueError(text)
     return count
+
+
+def _factor(text: str) -> float:
+    factor = float(text)
+    if not 0 < factor <= 1e6:
+        raise ValueError(text)
+    return factor
 
 
 def _seconds(text: str) -> float:

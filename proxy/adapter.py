@@ -17,11 +17,21 @@ from proxy.wire import ChatRequest, Usage
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown."""
+    """Whom a request is rendered for. `max_output` is the model's own limit in tokens, None when unknown.
+
+    `forward`: a parameter that would be left out is sent under its own name instead, where that can be done at all.
+    """
 
     model: str
     quirks: frozenset[str] = frozenset()
     max_output: int | None = None
+    provider: str = ""
+    forward: bool = False
+
+    @property
+    def source(self) -> str:
+        """What thinking is signed for: one model at one provider. To anybody else a signature is worthless or wrong."""
+        return f"{self.provider}/{self.model}"
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -38,11 +48,14 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A complete answer as the client gets it. `usage` is None when the upstream did not report any."""
+    """A complete answer as the client gets it. `usage` is None when the upstream did not report any, `model` when it
+    did not say which model it is.
+    """
 
     body: bytes
     usage: Usage | None
     finish: str | None
+    model: str | None = None
 
 
 class StreamParser(Protocol):
@@ -50,13 +63,14 @@ class StreamParser(Protocol):
 
     `started` is False until the first event with content (text, tool call, reasoning, refusal, finish reason): nothing
     is sent to the client before. `finish` is the finish reason in OpenAI's words, `done` that the upstream has said it
-    is through. `usage` is what was reported so far.
+    is through. `usage` is what was reported so far, `model` what the upstream calls the model by then, None if nothing.
     """
 
     started: bool
     finish: str | None
     done: bool
     usage: Usage | None
+    model: str | None
 
     def feed(self, data: bytes) -> bytes:
         """Return the client's bytes for `data`, whole events only. Raises UpstreamError for an error in the stream;

@@ -5,6 +5,7 @@ checked although nobody but the app should ever connect.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
@@ -18,6 +19,8 @@ from proxy.lane import BODY_S, late_body
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 MAX_BODY: Final = 32 << 20
+# Not less strict than the app that reads the same header: `127.0.0.1:80@evil.example` is at evil.example.
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/@?#\\\s]+)(?::[0-9]*)?")
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -100,7 +103,6 @@ def is_loopback(host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """Return `host` without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition("/")[0].partition(":")[0].lower()
+    """Return `host` without its port; "" when it is more than a name and a port, which no browser sends."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found is not None else ""

@@ -67,7 +67,8 @@ class StreamAnswer:
             if self._parser.started or self._ended:
                 break
             data = await self._received.next(self._timing.first_by)
-        self.attempt.speaks()
+        if self.attempt.first_s is None:
+            self.attempt.speaks()
         self._timing.speaks()
 
     async def pour(self, client: Reader) -> None:
@@ -96,15 +97,29 @@ class StreamAnswer:
         if data and not self._parser.done:
             return out
         self._ended = True
-        return out + self._parser.close()
+        return out + self._goodbye()
 
     def _failed(self, error: UpstreamError) -> bytes:
         """Return what was whole before the fault. After the finish reason only the goodbye is missing: a clean end."""
         self._ended = self._parser.finish is not None
         if self._ended:
-            return error.before + self._parser.close()
+            return error.before + self._goodbye()
         self._fault = error
         return error.before
+
+    def _goodbye(self) -> bytes:
+        """Return the last bytes of a stream that ends well. The books are closed first: who has seen the end of an
+        answer will find it there.
+        """
+        last = self._parser.close()
+        if self.attempt.first_s is None:
+            self.attempt.speaks()
+        self._book(None)
+        return last
+
+    def _book(self, error: BaseException | None) -> None:
+        self.attempt.usage, self.attempt.answered = self._parser.usage, self._parser.model
+        self.attempt.close(error)
 
     def _interrupted(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told in mid-stream."""
@@ -117,8 +132,7 @@ class StreamAnswer:
     def close(self) -> None:
         """End the attempt, however the stream ended: stats, metrics, the socket. Before its end: the client left."""
         error = self._fault or (None if self._ended else ConnectionResetError("the client left"))
-        self.attempt.usage = self._parser.usage
-        self.attempt.close(error)
+        self._book(error)
         if error is None:
             self._received.finish()
         else:
@@ -129,4 +143,7 @@ def keyless(error: UpstreamError, upstream: Upstream) -> UpstreamError:
     """Take the provider's own keys out of its words, whatever they look like."""
     for key in upstream.provider.access.keys:
         error.message = error.message.replace(key, "[redacted]")
+        error.type = error.type.replace(key, "[redacted]")
+        error.code = error.code and error.code.replace(key, "[redacted]")
+        error.param = error.param and error.param.replace(key, "[redacted]")
     return error

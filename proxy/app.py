@@ -16,16 +16,17 @@ import msgspec
 from proxy import adapter, demo
 from proxy.admission import LOOPBACK, Admission, digests, is_loopback
 from proxy.attempt import Tools
-from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files, shipped
+from proxy.config import CATALOG, Config, PolicyError, digest, load, read_files, shipped, shipped_prices
 from proxy.connection import Server
 from proxy.gateway import Gateway
 from proxy.keys import access
+from proxy.ledger import Ledger
 from proxy.listener import Listener
 from proxy.log import Log
 from proxy.logins import Refresher
 from proxy.metrics import Metrics
 from proxy.peers import Alone
-from proxy.policy import Latency, ModelRow, Policy, Price, ProviderRow
+from proxy.policy import Policy, ProviderRow
 from proxy.room import Room, most_for
 from proxy.server import Sidecar
 from proxy.transport import Transport
@@ -45,7 +46,7 @@ _DEMO_ANSWERS: Final = ["gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "claude-*", "
 class Options(msgspec.Struct, frozen=True):
     """What `serve` was told. `policies` None: the shipped ones. `port` 0: any free one. Seconds for drain times.
 
-    `max_in_flight` None: as many requests at once as `room.most_for` says.
+    `max_in_flight` None: as many requests at once as `room.most_for` says. `ledger` None: none is kept.
     """
 
     policies: Path | None = None
@@ -56,6 +57,7 @@ class Options(msgspec.Struct, frozen=True):
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 25.0
     max_in_flight: int | None = None
+    ledger: Path | None = None
 
 
 class StartError(Exception):
@@ -97,7 +99,8 @@ class App:
         self.log = Log(self._write, loop)
         self.metrics = Metrics()
         self.peers.resume(self.metrics)
-        self.tools = Tools(Transport(), self.metrics, self.log, time.monotonic, time.time)
+        self.ledger = self._open_ledger()
+        self.tools = Tools(Transport(), self.metrics, self.log, time.monotonic, time.time, ledger=self.ledger)
         self.gateway = Gateway(self.tools, adapter.load, lambda row: access(row, self.environ), peers=self.peers)
         try:
             if options.demo or (options.policies is None and not _anything_on(config, self.environ)):
@@ -118,6 +121,8 @@ class App:
         self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._refresh())]
         if self.peers.workers > 1:
             self._tasks.append(asyncio.create_task(self._publish()))
+        if self.ledger is not None:
+            self._tasks.append(asyncio.create_task(self.ledger.keep_synced()))
 
     def lines(self) -> list[str]:
         """Return the start-up lines for a person."""
@@ -168,10 +173,12 @@ class App:
             server.leave()
         await self._drain()
         self.sidecar.shutting_down = True
-        for task in [*self.sidecar.in_flight, *self._tasks]:
+        answering = self.sidecar.room.tasks()
+        await asyncio.sleep(0)  # only a task that has begun can say what it was
+        for task in [*answering, *self._tasks]:
             task.cancel()
-        if self.sidecar.in_flight:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=1.0)
+        if answering:
+            await asyncio.wait(answering, timeout=1.0)
         await self._take_down()
         self.peers.publish(self.metrics, self.gateway.flying())
 
@@ -183,7 +190,7 @@ class App:
         while now() < asked and self._somebody_comes():  # noqa: ASYNC110  # it has no event, and is nearly always over
             await asyncio.sleep(0.01)
         while self.sidecar.in_flight and now() < ends:
-            await asyncio.wait(list(self.sidecar.in_flight), timeout=ends - now())
+            await asyncio.wait(self.sidecar.room.tasks(), timeout=ends - now())
 
     def _somebody_comes(self) -> bool:
         return any(listener.connecting or server.expects() for listener, server in self._listeners)
@@ -198,7 +205,24 @@ class App:
         for provider in self.demo:
             await provider.stop()
         await self.tools.transport.close()
+        if self.ledger is not None:
+            self.ledger.close()
         self.log.flush()
+
+    def _open_ledger(self) -> Ledger | None:
+        """Return the ledger, open. Raises StartError when it cannot be."""
+        directory = self.options.ledger
+        if directory is None:
+            return None
+        lost, log = self.metrics.ledger_lost.add, self.log
+        ledger = Ledger(
+            directory, lost, lambda why: log("ledger_failed", time.time(), error=why), worker=self.peers.worker
+        )
+        try:
+            ledger.open(time.time())
+        except OSError as error:
+            raise StartError(f"cannot write the ledger in {directory}: {error.strerror}") from error
+        return ledger
 
     def _listen(self, server: Server, host: str, port: int) -> str:
         try:
@@ -223,19 +247,12 @@ class App:
         for running in self.demo:
             profile = running.profile
             providers[profile.name] = ProviderRow(name=profile.name, base_url=running.base_url)
-            model = ModelRow(
-                provider=profile.name,
-                id="echo",
-                quality=profile.quality,
-                price=Price(input=profile.price_input, output=profile.price_output, cached_input=profile.price_cached),
-                latency=Latency(p50_ms=profile.p50_ms, p99_ms=profile.p99_ms),
-                features=list(profile.features),
-            )
+            model = profile.row()
             models[model.name] = model
         if self.demo and "demo" not in policies:
             names = [f"{running.profile.name}/echo" for running in self.demo]
             policies["demo"] = Policy(description="The built-in providers", candidates=names, answers=_DEMO_ANSWERS)
-        return Config(providers, models, policies, config.digest)
+        return msgspec.structs.replace(config, providers=providers, models=models, policies=policies)
 
     async def _watch(self) -> None:
         """Reload when the files' content changes. A broken directory changes nothing and is reported once."""
@@ -246,6 +263,7 @@ class App:
                     await self._reload_now.wait()
             self._reload_now.clear()
             self.check_files()
+            self.gateway.reprice()
 
     async def _publish(self) -> None:
         """Show the other workers what was counted."""
@@ -262,6 +280,7 @@ class App:
                 self._check_keys()
                 return
             changed = self.gateway.install(self._with_demo(self._load(files)))
+            self.sidecar.forget()
         except PolicyError as error:
             self._refuse(error)
             return
@@ -290,7 +309,7 @@ class App:
 
     def _load(self, files: dict[str, bytes]) -> Config:
         self._seen = digest(files)
-        return load(files, (shipped() / CATALOG).read_bytes())
+        return load(files, (shipped() / CATALOG).read_bytes(), shipped_prices())
 
     def _refuse(self, error: PolicyError) -> None:
         """Keep what runs, and say why: once per reason, not every second that a directory is missing."""

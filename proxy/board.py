@@ -112,7 +112,7 @@ class Board:
 
 
 class SharedBucket:
-    """A leaky bucket as `upstream.Bucket`, whose level all workers see.
+    """A leaky bucket as `gate.Bucket`, whose level all workers see.
 
     `clock` must be the same for all: monotonic seconds. `take` and `give_back` are called under the lock.
     """

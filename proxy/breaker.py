@@ -1,7 +1,8 @@
 """When an upstream may be asked again: a breaker for its outages, rests for its keys. Time is an argument.
 
     standby      asked like any other
-    tripped      five hard failures in a row, or half of 20 and more: not asked for 1 s, doubling to 60 s
+    tripped      five hard failures in a row, half of 20 and more, or one that says it is set up wrongly (no TLS
+                 connection, a redirect): not asked for 1 s, doubling to 60 s
     recovering   then one request, the probe, is let in; it fails: tripped again; it answers: a first choice takes
                  a tenth of its requests, rising to all of them in 30 s
 
@@ -23,6 +24,8 @@ TRIP_SHARE: Final = 0.5
 TRIP_LEAST: Final = 20
 WINDOW_S: Final = 30.0
 WINDOW_MOST: Final = 100
+# Or at once: no chance makes a certificate wrong or an address move, and the next request would find the same.
+TRIP_CODES: Final = frozenset({"upstream_tls_error", "upstream_redirect"})
 # The share of its requests that an upstream takes as a first choice when its probe has answered, and how long it
 # takes until that is all of them. What has just come up is easily brought down.
 RAMP_FROM: Final = 0.1
@@ -130,7 +133,7 @@ class Breaker:
                 self._trip(error, now)
             return
         self.failures += 1
-        if self.failures >= TRIP_AFTER or self._half_broken(now, requests):
+        if self.failures >= TRIP_AFTER or error.code in TRIP_CODES or self._half_broken(now, requests):
             self._trip(error, now)
         elif error.retry_after_s is not None:
             self._take_out(error, now, wait_s(error))

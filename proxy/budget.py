@@ -18,7 +18,7 @@ HEDGES_SAVED: Final = 10.0
 class Budget:
     """One policy's; survives a reload. A request adds itself to `requests`, which is all it costs if it goes well."""
 
-    __slots__ = ("_at", "_credit", "_hedges", "_hedges_seen", "_seen", "requests")
+    __slots__ = ("_at", "_credit", "_explores", "_explores_seen", "_hedges", "_hedges_seen", "_seen", "requests")
 
     def __init__(self, now: float) -> None:
         """Start full, as after a quiet time."""
@@ -28,6 +28,8 @@ class Budget:
         self._credit = WINDOW_S * FLOOR_PER_S
         self._hedges = 0.0
         self._hedges_seen = 0
+        self._explores = 0.0
+        self._explores_seen = 0
 
     def retry(self, share: float, now: float) -> bool:
         """Take one more attempt at `now` out of the budget. Returns False when it is spent."""
@@ -40,6 +42,21 @@ class Budget:
         if self._credit < 1.0:
             return False
         self._credit -= 1.0
+        return True
+
+    def came_again(self, share: float, now: float) -> None:
+        """Note a request that its client has sent before. It earns nothing, and what it takes of the budget others
+        lack; it is asked itself whatever is left, for it has waited as it was told.
+        """
+        self.retry(share, now)
+
+    def explore(self, share: float) -> bool:
+        """Say whether this request may look who else there is: `share` of them, evenly, none saved up."""
+        self._explores = min(1.0, self._explores + share * (self.requests - self._explores_seen))
+        self._explores_seen = self.requests
+        if self._explores < 1.0:
+            return False
+        self._explores = 0.0
         return True
 
     def hedge(self, share: float) -> bool:

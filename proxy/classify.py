@@ -24,6 +24,7 @@ from proxy.errors import (
     UpstreamError,
     UpstreamTimeoutError,
     scrub,
+    scrub_word,
 )
 
 BY_CODE: Final[dict[str, type[UpstreamError]]] = {
@@ -33,6 +34,7 @@ BY_CODE: Final[dict[str, type[UpstreamError]]] = {
     "organization_spend_limit_exceeded": QuotaError,
     "project_spend_limit_exceeded": QuotaError,
     "organization_usage_limit_exceeded": QuotaError,
+    "billing_not_active": QuotaError,
     "enforced_spend_limit_reached": QuotaError,
     "contract_spend_limit_reached": QuotaError,
     "rate_limit_exceeded": RateLimitError,
@@ -41,7 +43,11 @@ BY_CODE: Final[dict[str, type[UpstreamError]]] = {
     "exceed_context_size_error": ContextLengthError,
     "content_filter": ContentFilterError,
     "content_policy_violation": ContentFilterError,
+    "image_content_policy_violation": ContentFilterError,
+    "ResponsibleAIPolicyViolation": ContentFilterError,
     "invalid_prompt": ContentFilterError,
+    "bio_policy": ContentFilterError,
+    "misalignment_policy_violation": ContentFilterError,
     "model_not_found": NotFoundError,
     "model_not_supported": NotFoundError,
     "model_decommissioned": NotFoundError,
@@ -54,10 +60,13 @@ BY_TYPE: Final[dict[str, type[UpstreamError]]] = {
     "billing_error": QuotaError,
     "rate_limit_error": RateLimitError,
     "rate_limited": RateLimitError,
+    "too_many_requests": RateLimitError,
     "overloaded_error": OverloadedError,
+    "service_unavailable_error": OverloadedError,
     "timeout_error": UpstreamTimeoutError,
     "exceed_context_size_error": ContextLengthError,
     "too_many_prompt_tokens": ContextLengthError,
+    "invalid_request_prompt": ContextLengthError,  # Mistral's; its code 3051 says as much of wrong parameters
     "authentication_error": AuthError,
     "permission_error": AuthError,
     "not_found_error": NotFoundError,
@@ -69,11 +78,26 @@ BY_STATUS: Final[dict[int, type[UpstreamError]]] = {
     403: AuthError,
     404: NotFoundError,
     408: UpstreamTimeoutError,
+    409: UnavailableError,  # a lock, which somebody else holds for a moment
     424: UnavailableError,
     429: RateLimitError,
     503: OverloadedError,
     504: UpstreamTimeoutError,
     529: OverloadedError,
+}
+# The status that an error would have had outside of a 200 (error references of OpenAI and Anthropic).
+STATUS_OF_TYPE: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "service_unavailable_error": 503,
+    "timeout_error": 504,
+    "overloaded_error": 529,
 }
 _BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
     ("prompt is too long", ContextLengthError),
@@ -87,6 +111,7 @@ _BY_TEXT: Final[tuple[tuple[str, type[UpstreamError]], ...]] = (
     ("credit balance is too low", QuotaError),
     ("incorrect api key", AuthError),
 )
+_MODERATED: Final = ("reasons", "flagged_input")
 # Not `isdigit`, which is true for a superscript two.
 _STATUS: Final = re.compile("[45][0-9][0-9]")
 # Seconds that somebody may mean, as in policy files: 31 years.
@@ -139,8 +164,10 @@ def fault_of(found: Any) -> Fault:
 def _details(error: dict[str, Any]) -> tuple[str, float | None]:
     """Return the code and the wait that stand deeper in an error, where providers keep what their `code` lacks."""
     details, metadata = error.get("details"), error.get("metadata")
-    if isinstance(metadata, dict) and "reasons" in metadata:
+    if isinstance(metadata, dict) and not metadata.keys().isdisjoint(_MODERATED):
         return "content_filter", None  # OpenRouter's moderation, which says 403 like a wrong key
+    if isinstance(metadata, dict) and metadata.get("limit_source") == "openrouter_in_flight_budget":
+        return "rate_limit_exceeded", None  # there is money, but too much of it is out with requests under way
     if isinstance(details, dict):
         return _word(details.get("error_code")), None  # Anthropic
     code, wait_s = "", None
@@ -179,6 +206,7 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
             "the upstream answered with a web page, not with JSON", code="upstream_invalid_response"
         )
     found = _class_of(status, fault)
+    fault = _short(fault)
     wait_s = retry_after_s(headers) or fault.wait_s
     text = scrub(fault.message) if fault.message.lstrip()[:1] != "<" else ""
     text = text or f"the upstream answered with status {status}"
@@ -206,6 +234,11 @@ def classify(status: int, headers: Mapping[str, str], fault: Fault) -> UpstreamE
     )
 
 
+def _short(fault: Fault) -> Fault:
+    param = None if fault.param is None else scrub_word(fault.param)
+    return fault._replace(type=scrub_word(fault.type), code=scrub_word(fault.code), param=param)
+
+
 def _class_of(status: int, fault: Fault) -> type[UpstreamError]:
     found = BY_CODE.get(fault.code) or BY_TYPE.get(fault.type)
     if found is not None and not (found in (AuthError, NotFoundError) and status >= 500):
@@ -219,12 +252,15 @@ def _class_of(status: int, fault: Fault) -> type[UpstreamError]:
 
 
 def status_in(error: object) -> int:
-    """Return the HTTP status that an error inside a 200 names in its `code` or `status`; 502 when it names none."""
+    """Return the HTTP status that an error inside a 200 names in its `code` or `status`, or stands for by its `type`;
+    502 when it names none.
+    """
     if isinstance(error, dict):
         for key in ("code", "status", "status_code"):
             value = error.get(key)
             if isinstance(value, int | str) and _STATUS.fullmatch(str(value)):
                 return int(value)
+        return STATUS_OF_TYPE.get(_word(error.get("type")), 502)
     return 502
 
 

@@ -1,14 +1,17 @@
 """One request's way back to its client: our own bytes, not `web.Response` objects."""
 
+import asyncio
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, Protocol
 
+import msgspec
 from aiohttp import web
 
 from proxy.errors import ProxyError, QuotaError
 
 # So many bytes of a stream are read on when its client has left (a complete answer may be as long).
 _FOR_NOBODY: Final = 32 << 20
-# Above this, head and body are written one after the other: joining copies the body (2 MB: 0.4 ms).
+# Above this, head and body are not joined: that copies the body (2 MB: 0.4 ms).
 _JOIN: Final = 1 << 16
 
 _REASONS: Final = {
@@ -17,6 +20,7 @@ _REASONS: Final = {
     415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error",
     502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
+Going = Coroutine[Any, Any, None]
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in _REASONS.items()}
 
 
@@ -41,12 +45,28 @@ class Wire(Protocol):
         """Note that an answer that aiohttp waits for is out."""
         ...
 
+    def switch(self, client: "Client", answering: Going) -> asyncio.Task[None]:
+        """Let a task answer a request that has had none."""
+        ...
+
+    def arrive(self, client: "Client") -> None:
+        """Note that a request is answered that has no task."""
+        ...
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer `error` and close."""
+        ...
+
 
 class Writer(Protocol):
     """The part of a transport that an answer needs."""
 
     def write(self, data: bytes, /) -> object:
         """Write `data`, at once or when there is room."""
+        ...
+
+    def writelines(self, list_of_data: Iterable[bytes], /) -> object:
+        """Write several pieces, which need not be joined for that."""
         ...
 
     def is_closing(self) -> bool:
@@ -71,49 +91,43 @@ class Sent(web.StreamResponse):
         self._wire.answered(last=not self._keep_alive)
 
 
-class Client:
+class Client(msgspec.Struct, eq=False):
     """Where one answer goes, whole (`send`, `fail`) or as a stream (`start`, `write`, `drain`, `end`).
 
     A whole answer for a client that has left is dropped; a stream says so by ConnectionResetError.
 
-    `keeps` says whether the connection stays open behind the answer. `chunked` is False for HTTP/1.0, whose streams
-    last until the connection closes; `bare` is True for HEAD.
+    `wire` is the connection. `keeps` says whether it stays open behind the answer. `chunked` is False for HTTP/1.0,
+    whose streams last until the connection closes; `bare` is True for HEAD.
     """
 
-    __slots__ = ("_bare", "_begun", "_chunked", "_transport", "_wire", "keeps")
-
-    def __init__(
-        self, wire: Wire, transport: Writer | None, *, keeps: bool, chunked: bool = True, bare: bool = False
-    ) -> None:
-        self._wire = wire
-        self._transport = transport
-        self._chunked = chunked
-        self._bare = bare
-        self._begun = False
-        self.keeps = keeps
+    wire: Wire
+    transport: Writer | None
+    keeps: bool
+    chunked: bool = True
+    bare: bool = False
+    begun: bool = False
 
     def sent(self) -> web.StreamResponse:
         """Return what tells aiohttp that the answer is out."""
-        return Sent(self._wire, keep_alive=self.keeps)
+        return Sent(self.wire, keep_alive=self.keeps)
 
     def send(self, status: int, headers: str, body: bytes) -> None:
         """Write a whole answer. `headers` are whole lines, whose values must be free of line ends."""
-        self.keeps = self.keeps and self._wire.staying
-        transport = self._transport
+        self.keeps = self.keeps and self.wire.staying
+        transport = self.transport
         if transport is None or transport.is_closing():  # to which uvloop would raise RuntimeError
             return
         head = head_bytes(status, headers, len(body), close=not self.keeps)
-        if self._bare:
+        if self.bare:
             transport.write(head)
         elif len(body) < _JOIN:
             transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))
 
     def fail(self, headers: str, error: ProxyError) -> None:
         """Write `error`, and tell SDKs not to try again where that cannot help. In a stream it is the last event."""
-        if self._begun:
+        if self.begun:
             self.keeps = False
             self.end(error)
             return
@@ -127,38 +141,38 @@ class Client:
 
     def start(self, headers: str, first: bytes) -> None:
         """Write head and first events in one piece, so that no packet waits for another."""
-        self.keeps = self.keeps and self._chunked and self._wire.staying
-        framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
+        self.keeps = self.keeps and self.chunked and self.wire.staying
+        framing = "transfer-encoding: chunked\r\n" if self.chunked else ""
         head = head_bytes(200, headers + framing, None, close=not self.keeps)
         self._there().write(head + self._framed(first))
-        self._begun = True
+        self.begun = True
 
     def write(self, data: bytes) -> bool:
         """Write events. Returns False when the client has enough for now, or has left: `drain` tells which."""
-        transport = self._transport
+        transport = self.transport
         if transport is None or transport.is_closing():
             return False
         if data:
-            transport.write(self._framed(data))
-        return not self._wire.full
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        return not self.wire.full
 
     async def drain(self) -> None:
         """Wait until more may be written. Raises ConnectionResetError when the client has left, or does not read."""
-        await self._wire.drain()
+        await self.wire.drain()
         self._there()
 
     def end(self, error: ProxyError | None) -> None:
         """Write the end of a stream, with `error` as its last event. The connection stays: its framing is whole."""
         last = self._framed(error.event()) if error is not None else b""
-        self._there().write(last + (b"0\r\n\r\n" if self._chunked else b""))
+        self._there().write(last + (b"0\r\n\r\n" if self.chunked else b""))
 
     def _there(self) -> Writer:
-        if self._transport is None or self._transport.is_closing():
+        if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client left")
-        return self._transport
+        return self.transport
 
     def _framed(self, data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
 
 
 class Nobody:
@@ -198,12 +212,8 @@ def send(request: web.BaseRequest, status: int, headers: str, body: bytes) -> we
 
 def head_bytes(status: int, headers: str, length: int | None, *, close: bool) -> bytes:
     """Return the head of an answer, JSON unless `headers` say otherwise; `length` is None for a stream."""
-    lines = headers
-    if "content-type: " not in headers:
-        lines += "content-type: application/json\r\n"
-    if length is not None:
-        lines += f"content-length: {length}\r\n"
-    if close:
-        lines += "connection: close\r\n"
+    kind = "" if headers.find("content-type: ") >= 0 else "content-type: application/json\r\n"
+    size = "" if length is None else f"content-length: {length}\r\n"
+    last = "connection: close\r\n" if close else ""
     line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} -\r\n"
-    return f"{line}{lines}\r\n".encode("latin-1", "replace")
+    return f"{line}{headers}{kind}{size}{last}\r\n".encode("latin-1", "replace")

@@ -4,20 +4,20 @@
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
+from proxy.crosscheck import cross_check
 from proxy.errors import KINDS
 from proxy.policy import (
-    FEATURES,
     STRATEGIES,
     Asked,
+    Cache,
+    Expect,
     Fallback,
     Given,
     Latency,
@@ -29,9 +29,18 @@ from proxy.policy import (
     Price,
     ProviderRow,
     Require,
+    Score,
     Timeouts,
+    Unsupported,
     Weights,
+    When,
 )
+from proxy.prices import PRICES, Book, read
+from proxy.problems import CATALOG as CATALOG
+from proxy.problems import PolicyError as PolicyError
+from proxy.problems import Problem as Problem
+from proxy.problems import matching as matching
+from proxy.problems import nearest as nearest
 
 MAX_FILE: Final = 1 << 20
 
@@ -39,54 +48,42 @@ MAX_FILE: Final = 1 << 20
 class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: list[dict[str, Any]] = []
     model: list[dict[str, Any]] = []
+    scores: str | None = None
 
 
-class Problem(NamedTuple):
-    """One thing wrong in a file; `where` is the entry, empty for the file as a whole."""
-
-    file: str
-    where: str
-    text: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in self if part)
-
-
-class PolicyError(Exception):
-    """A directory that cannot be used; `problems` is never empty."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
-
-    def complaint(self) -> str:
-        """Return what a person is told when nothing can start."""
-        return f"llm-sidecar: the policy files cannot be used:\n{self}"
+class _Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    scores: dict[str, Any]
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole, valid directory. `digest` changes when any byte of any file does."""
+    """A whole, valid directory. `digest` changes when any byte of any file does. `prices` are those of models whose
+    rows have none, `scores` are by class and upstream.
+    """
 
     providers: dict[str, ProviderRow]
     models: dict[str, ModelRow]
     policies: dict[str, Policy]
     digest: str
+    prices: Book = Book()
+    scores: dict[str, dict[str, Score]] = {}
 
 
 _T = TypeVar("_T")
-CATALOG: Final = "catalog.toml"
-_ANY: Final = ("*", "?", "[")
 
 
 def read_files(directory: Path) -> dict[str, bytes]:
-    """Return the TOML files in `directory` by name. Raises PolicyError when it cannot be read."""
+    """Return the TOML files in `directory` by name, and its price book. Raises PolicyError when it cannot be read."""
     try:
-        found = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+        found = sorted(p for p in directory.iterdir() if _is_ours(p.name))
         files = {path.name: path.read_bytes() for path in found}
     except OSError as error:
         text = error.strerror or "cannot be read"
         raise PolicyError([Problem(str(error.filename or directory), "", text)]) from None
     return files
+
+
+def _is_ours(name: str) -> bool:
+    return (name.endswith(".toml") and not name.startswith(".")) or name == PRICES
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -97,30 +94,32 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashed.hexdigest()
 
 
-def load(files: Mapping[str, bytes], catalog: bytes | None = None) -> Config:
-    """Return the configuration in `files`; `catalog` stands in when they have none. Raises PolicyError with all
-    problems found.
+def load(files: Mapping[str, bytes], catalog: bytes | None = None, prices: bytes | None = None) -> Config:
+    """Return the configuration in `files`; `catalog` and `prices` stand in when they have none of their own. Raises
+    PolicyError with all problems found.
     """
     problems: list[Problem] = []
+    book = _book(files.get(PRICES, prices), problems)
     if CATALOG not in files and catalog is not None:
         files = {**files, CATALOG: catalog}
     if not files:
         problems.append(Problem("", "", "the directory has no .toml file"))
-    tables = {name: _parse(name, data, problems) for name, data in files.items()}
+    tables = {name: _parse(name, data, problems) for name, data in files.items() if name != PRICES}
     facts = _convert(tables.pop(CATALOG, None) or {}, _Catalog, (CATALOG, ""), problems) or _Catalog()
     providers = _rows(facts.provider, ProviderRow, "provider", problems)
     problems.extend(
         Problem(CATALOG, f"provider {name!r}", "the name must not contain a slash") for name in providers if "/" in name
     )
     models = _rows(facts.model, ModelRow, "model", problems)
+    scores = _scores(facts.scores, tables, problems)
     policies = {}
     for name, table in tables.items():
         policy = _policy(name, table, problems) if table else None
         if policy is not None:
             policies[name.removesuffix(".toml")] = policy
-    config = Config(providers, models, policies, digest(files))
+    config = Config(providers, models, policies, digest(files), book, scores)
     if not any(problem.file == CATALOG for problem in problems):
-        _cross_check(config, problems)
+        cross_check(config, problems)
     if problems:
         raise PolicyError(problems)
     return config
@@ -132,33 +131,24 @@ def shipped() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "policies"
 
 
+def shipped_prices() -> bytes:
+    """Return the shipped price book. It is not among the policies: a copy of those shall not keep it from changing."""
+    return (Path(__file__).parent / PRICES).read_bytes()
+
+
 def load_directory(policies: Path | None) -> Config:
     """Return the configuration in `policies`, or the shipped one. Raises PolicyError."""
     own = shipped()
     files = read_files(policies or own)
-    return load(files, (own / CATALOG).read_bytes())
+    return load(files, (own / CATALOG).read_bytes(), shipped_prices())
 
 
-def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Return the `names` that match, in the order of the patterns, each once."""
-    names = list(names)
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        if any(mark in pattern for mark in _ANY):
-            found.update((name, None) for name in names if fnmatchcase(name, pattern))
-        elif pattern in names:
-            found[pattern] = None
-    return list(found)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest of `known`, else what there is."""
-    known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    shown = [word if word.isprintable() else repr(word) for word in known]
-    return f"; known: {', '.join(shown)}" if 0 < len(known) <= 12 else ""
+def _book(data: bytes | None, problems: list[Problem]) -> Book:
+    try:
+        return Book() if data is None else read(data)
+    except ValueError as error:
+        problems.append(Problem(PRICES, "", f"no price book: {error}"))
+        return Book()
 
 
 def _parse(file: str, data: bytes, problems: list[Problem]) -> dict[str, Any]:
@@ -197,13 +187,14 @@ def _explain(text: str, to: type[Any]) -> str:
         return f"{where}the key {word!r} is missing"
     if what.startswith("Invalid enum value"):
         bad = what.removeprefix("Invalid enum value ").strip("'")
-        return f"{where}{bad!r} is not known{nearest(bad, [*STRATEGIES, *KINDS])}"
+        return f"{where}{bad!r} is not known{nearest(bad, [*STRATEGIES, *KINDS, *get_args(Unsupported)])}"
     return f"{where}{what[0].lower()}{what[1:]}"
 
 
 _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "login": Login,
     "limits": Limits,
+    "cache": Cache,
     "price": Price,
     "latency": Latency,
     "weights": Weights,
@@ -211,12 +202,14 @@ _TABLES: Final[dict[str, type[msgspec.Struct]]] = {
     "fallback": Fallback,
     "timeouts": Timeouts,
     "request": Asked,
+    "expect": Expect,
+    "when": When,
 }
 
 
 def _keys(to: type[Any], path: str) -> tuple[str, ...]:
     """Return the keys that may stand at `path` of a `to`."""
-    fields: tuple[str, ...] = _TABLES.get(path, to).__struct_fields__
+    fields: tuple[str, ...] = _TABLES.get(path.partition("[")[0], to).__struct_encode_fields__
     return fields
 
 
@@ -235,6 +228,26 @@ def _rows(tables: list[dict[str, Any]], to: type[_T], what: str, problems: list[
     return rows
 
 
+def _scores(
+    file: str | None, tables: dict[str, dict[str, Any]], problems: list[Problem]
+) -> dict[str, dict[str, Score]]:
+    """Take the file of scores out of `tables` and return what it says, by class and upstream."""
+    if file is None:
+        return {}
+    if file not in tables:
+        problems.append(Problem(CATALOG, "scores", f"there is no {file!r} beside it{nearest(file, tables)}"))
+        return {}
+    listed = _convert(tables.pop(file), _Scores, (file, ""), problems)
+    return {} if listed is None else {task: _rated(file, task, rows, problems) for task, rows in listed.scores.items()}
+
+
+def _rated(file: str, task: str, rows: Any, problems: list[Problem]) -> dict[str, Score]:
+    """Convert the scores of one class, one by one, so that a message can name the upstream."""
+    named = _convert(rows, dict[str, Any], (file, f"scores.{task}"), problems) or {}
+    found = {name: _convert(score, Score, (file, f"scores.{task} {name!r}"), problems) for name, score in named.items()}
+    return {name: score for name, score in found.items() if score is not None}
+
+
 def _policy(file: str, table: dict[str, Any], problems: list[Problem]) -> Policy | None:
     """Convert a policy; tests one by one, so that a message can name the test and the upstream."""
     tests = table.pop("test") if isinstance(table.get("test"), list) else []
@@ -251,40 +264,3 @@ def _test(file: str, number: int, test: Any, problems: list[Problem]) -> PolicyT
     for name, state in given.items() if isinstance(given, dict) else ():
         _convert(state, Given, (file, f"{where}: given {name!r}"), problems)
     return _convert(test, PolicyTest, (file, where), problems) if len(problems) == count else None
-
-
-def _cross_check(config: Config, problems: list[Problem]) -> None:
-    for model in config.models.values():
-        if model.provider not in config.providers:
-            text = f"no provider {model.provider!r}{nearest(model.provider, config.providers)}"
-            problems.append(Problem(CATALOG, f"model {model.id!r}", text))
-        _check_features(CATALOG, f"model {model.id!r}: features", model.features or (), problems)
-    for name, policy in config.policies.items():
-        file = f"{name}.toml"
-        for pattern in policy.candidates:
-            if not matching([pattern], config.models):
-                text = f"no upstream {pattern!r} in the catalog{nearest(pattern, config.models)}"
-                problems.append(Problem(file, "candidates", text))
-        weights = policy.weights
-        if weights.cost + weights.latency + weights.quality <= 0:
-            problems.append(Problem(file, "weights", "at least one weight must be above zero"))
-        for test in policy.test:
-            _check_features(file, f"test {test.name!r}: needs", test.request.needs, problems)
-        for where, upstream in _named(policy):
-            if upstream not in config.models:
-                text = f"no upstream {upstream!r} in the catalog{nearest(upstream, config.models)}"
-                problems.append(Problem(file, where, text))
-
-
-def _check_features(file: str, where: str, words: Iterable[str], problems: list[Problem]) -> None:
-    unknown = [word for word in words if word not in FEATURES]
-    problems.extend(Problem(file, where, f"{word!r} is not known{nearest(word, FEATURES)}") for word in unknown)
-
-
-def _named(policy: Policy) -> Iterable[tuple[str, str]]:
-    for primary, chain in policy.fallback.chain.items():
-        for upstream in (primary, *chain):
-            yield f"fallback.chain {primary!r}", upstream
-    for test in policy.test:
-        for upstream in (*test.given, *test.expect):
-            yield f"test {test.name!r}", upstream

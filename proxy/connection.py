@@ -1,22 +1,20 @@
 """One client connection: aiohttp's HTTP/1 parser, and the timers aiohttp lacks.
 
-A chat request whose head is known (`heads`) takes the short lane: its body is collected here and answered by a task of
-its own, while aiohttp's parser and handler rest. The next request may take either way; what a client sends before it
-has its answer waits for that answer.
+A chat request whose head is known takes the short lane (`lane`), while aiohttp's parser and handler rest. The next
+request may take either way; what a client sends before it has its answer waits for that answer.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from proxy.client import Client, Sent, client_of, head_bytes
+from proxy.client import Sent, client_of, head_bytes
 from proxy.errors import ClientError, ProxyError
 from proxy.heads import Key, usual
-from proxy.lane import Arriving, Lane, client_left, late_body, shutting_down
-from proxy.room import Room
+from proxy.lane import KEEP_ALIVE_S, Lane, OnLane, Rider
 
 # A whole head must be in within this: absolute, so that a byte now and then does not help.
 HEAD_S: Final = 10.0
@@ -25,26 +23,21 @@ STALL_S: Final = 60.0
 # After a refusal the rest of a body is read and dropped for this long: closing on unread bytes resets the connection,
 # and the client may never see why it was refused.
 _LINGER_S: Final = 2.0
-# Longer than the 60-75 s of usual load balancers and SDK pools, so that we are not the side that closes first.
-KEEP_ALIVE_S: Final = 90.0
-# What a client may send ahead of its answer before it is told to wait.
-_AHEAD: Final = 1 << 16
 _UNKNOWN: Final = -1
 
 
-class Connection(web.RequestHandler):
+class Connection(OnLane):
     """aiohttp's connection with our errors and timers."""
 
-    __slots__ = (
-        "_ahead", "_answered", "_answering", "_arriving", "_begun", "_key", "_last", "_late", "_open", "_server",
-    )  # fmt: skip
+    __slots__ = ("_answered", "_begun", "_key", "_last", "_late", "_open", "_server")
 
     def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
+            server.lane,
             loop=loop,
             keepalive_timeout=KEEP_ALIVE_S,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for "no access log"
+            access_log=None,
             auto_decompress=False,
             lingering_time=_LINGER_S,
         )
@@ -57,9 +50,6 @@ class Connection(web.RequestHandler):
         self._open = 0
         self._begun = False  # a head has, behind the request that is being answered
         self._key: Key | None = None  # of the head that aiohttp's parser has taken last
-        self._arriving: Arriving | None = None
-        self._answering: asyncio.Task[None] | None = None
-        self._ahead = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the first head."""
@@ -69,25 +59,17 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock, and the answer: nobody is there to take it."""
         self._stop_clock()
-        if self._arriving is not None:
-            self._arriving.timer.cancel()
-            if self.transport is not None:  # else we have refused it
-                self._server.note(client_left())
-        if self._answering is not None:
-            self._answering.cancel()
+        self._break_off()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take the short lane if the head is known, else parse."""
-        if self._arriving is not None:
-            self._collect(self._arriving, data)
-        elif self._answering is not None:
-            self._wait_in_line(data)
+        if self._answering is not None:
+            self._take_more(data)
+        elif self._lane is None or self._open or not self._at_rest:
+            self._parse(data, None)
         else:
-            lane = self._server.lane if self._open == 0 and self._at_rest else None
-            key = lane.heads.key(data) if lane is not None else None
-            if lane is None or key is None or not self._enter(lane, key, data):
-                self._parse(data, key)
+            self._judge(data)
 
     def _parse(self, data: bytes, key: Key | None) -> None:
         """Give `data` to aiohttp's parser; the clock runs while a head has begun and is not complete."""
@@ -137,94 +119,6 @@ class Connection(web.RequestHandler):
         if lane is not None and key is not None and usual(request):
             lane.heads.learn(key, judged)
 
-    def _enter(self, lane: Lane[Any], key: Key, data: bytes) -> bool:
-        """Take the request that begins `data`. Returns False when its head is not known, or its body not usual."""
-        judged = lane.heads.get(key)
-        if judged is None or not 0 < key.length <= lane.max_body:
-            return False
-        room = lane.room
-        if len(room.inside) >= room.batch_most and room.full(batch=judged.batch):
-            return self._turn_away(room, judged.batch, whole=len(data) == key.start + key.length)
-        self._stop_clock()
-        body = data[key.start :]
-        client = Client(self, self.transport, keeps=True)
-        if len(body) == key.length:
-            self._answer(lane, client, lane.answer(client, judged, body))
-        else:
-            timer = self._loop.call_later(lane.body_s, self._refuse, late_body(lane.body_s))
-            self._arriving = Arriving(key.length, timer, self._loop.create_future())
-            self._answer(lane, client, self._when_whole(lane, client, judged, self._arriving.whole))
-            self._collect(self._arriving, body)
-        return True
-
-    def _turn_away(self, room: Room, batch: bool, *, whole: bool) -> bool:
-        """Refuse a request that came `whole`. Returns False for any other: aiohttp's handler drops its rest as well."""
-        if not whole or self._paused:
-            return False
-        self._stop_clock()
-        client, refusal = Client(self, self.transport, keeps=True), room.refusal(batch=batch)
-        client.fail(self._server.note(refusal), refusal)
-        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
-        if not client.keeps:
-            self.force_close()
-        return True
-
-    def _answer(self, lane: Lane[Any], client: Client, answering: Coroutine[Any, Any, None]) -> None:
-        self._answering = task = self._loop.create_task(self._carry(lane, answering, client))
-        lane.room.inside.add(task)
-
-    async def _when_whole(self, lane: Lane[Any], client: Client, judged: Any, whole: asyncio.Future[bytes]) -> None:
-        try:
-            body = await whole
-        except asyncio.CancelledError:
-            if self.transport is not None:  # it is us who leave
-                self._refuse(shutting_down())
-            raise
-        answering = lane.answer(client, judged, body)
-        del body, whole
-        await answering
-
-    def _collect(self, arriving: Arriving, data: bytes) -> None:
-        """Take the next bytes of a body. What comes behind its end is the next request's."""
-        arriving.parts.append(data)
-        arriving.missing -= len(data)
-        if arriving.missing > 0:
-            return
-        arriving.timer.cancel()
-        self._arriving = None
-        if arriving.missing < 0:
-            arriving.parts[-1], self._ahead = data[: arriving.missing], data[arriving.missing :]
-        if not arriving.whole.done():
-            arriving.whole.set_result(b"".join(arriving.parts))
-
-    async def _carry(self, lane: Lane[Any], answering: Coroutine[Any, Any, None], client: Client) -> None:
-        """Answer one request, then let the next one in."""
-        keeps = False
-        try:
-            await answering
-            if self._paused:
-                await self.drain()
-            keeps = client.keeps and self.staying
-        except ConnectionError:
-            pass  # the client left
-        finally:
-            if (task := self._answering) is not None:
-                lane.room.inside.discard(task)
-            self._answering = None
-            if not keeps:
-                self.force_close()
-        # What aiohttp does behind each of its answers.
-        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE_S
-        if self._ahead and self.transport is not None:
-            data, self._ahead = self._ahead, b""
-            self.transport.resume_reading()
-            self.data_received(data)
-
-    def _wait_in_line(self, data: bytes) -> None:
-        self._ahead += data
-        if len(self._ahead) > _AHEAD and self.transport is not None:
-            self.transport.pause_reading()
-
     def _process_keepalive(self) -> None:
         """Close when nothing was asked for long; aiohttp does not know of answers on the short lane."""
         if self._answering is not None:
@@ -233,8 +127,9 @@ class Connection(web.RequestHandler):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Wait for the answer, at most `timeout` seconds, and close."""
-        if self._answering is not None:
-            await asyncio.wait([self._answering], timeout=timeout)
+        if (answering := self._answering) is not None:
+            task = answering.task() if isinstance(answering, Rider) else answering
+            await asyncio.wait([task], timeout=timeout)
         if self._answering is not None:
             self._answering.cancel()
         await super().shutdown(timeout)
@@ -267,11 +162,6 @@ class Connection(web.RequestHandler):
         return self._late is not None
 
     @property
-    def full(self) -> bool:
-        """True while the client takes less than is written."""
-        return self._paused
-
-    @property
     def _at_rest(self) -> bool:
         """True when all that was asked has been answered. aiohttp's own loop may need a turn more to notice."""
         return self._request_count == self._answered and not self._last and self._answering is None
@@ -299,9 +189,13 @@ class Connection(web.RequestHandler):
     def _too_late(self) -> None:
         self._late = None
         text = f"the request head did not arrive within {self._server.head_s:g} s"
-        self._refuse(ClientError(text, status=408, code="request_timeout"))
+        self.refuse(ClientError(text, status=408, code="request_timeout"))
 
-    def _refuse(self, error: ProxyError) -> None:
+    def note(self, refusal: ProxyError) -> str:
+        """Tell the server of `refusal`, and return the headers of its answer."""
+        return self._server.note(refusal)
+
+    def refuse(self, error: ProxyError) -> None:
         """Answer what nobody handles, and close."""
         if self.transport is None:
             return

@@ -26,6 +26,7 @@ from proxy.demo_schema import Json
 from proxy.demo_words import OpenAI, Vectors, Words, decode
 from proxy.errors import ClientError, ProxyError
 from proxy.listener import Listener
+from proxy.policy import Latency, ModelRow, Price
 
 _MODELS: Final = ("echo", "lorem", "fixed", "tools", "embed")
 _MAX_CHOICES: Final = 8
@@ -49,6 +50,17 @@ class Profile(NamedTuple):
     p50_ms: float = 1
     p99_ms: float = 10
     features: tuple[str, ...] = ("tools", "vision", "json_schema")
+
+    def row(self) -> ModelRow:
+        """Return its model as a catalog would list it."""
+        return ModelRow(
+            provider=self.name,
+            id="echo",
+            quality=self.quality,
+            price=Price(input=self.price_input, output=self.price_output, cached_input=self.price_cached),
+            latency=Latency(p50_ms=self.p50_ms, p99_ms=self.p99_ms),
+            features=list(self.features),
+        )
 
 
 PROFILES: Final = (

@@ -100,7 +100,8 @@ def _whole(scene: Scene, body: bytes, *lines: str, status: int = 200, type: str 
 
 def _open(scene: Scene, *lines: str) -> bytes:
     """Return the head of a stream."""
-    return _head(scene, "cache-control: no-cache", "transfer-encoding: chunked", *lines, type="text/event-stream")
+    media_type = scene.words.media_type
+    return _head(scene, "cache-control: no-cache", "transfer-encoding: chunked", *lines, type=media_type)
 
 
 def _chunk(data: bytes) -> bytes:
@@ -108,6 +109,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 _LAST: Final = b"0\r\n\r\n"
+_SSE: Final = "text/event-stream"
 
 
 def _answer(scene: Scene) -> list[bytes]:
@@ -116,13 +118,19 @@ def _answer(scene: Scene) -> list[bytes]:
     if not words.stream:
         return [_whole(scene, words.completion(shape))]
     events = words.events(shape).all()
-    if shape in ("crlf", "cr"):
-        events = [event.replace(b"\n", b"\r\n" if shape == "crlf" else b"\r") for event in events]
-    if shape == "comments":
-        events = [b": keep-alive\n\n" + event for event in events]
-    if shape == "bom":
-        events = [b"\xef\xbb\xbf", *events]
+    if words.media_type == _SSE:
+        events = _respelled(events, shape)
     return [_open(scene), *map(_chunk, events), _LAST]
+
+
+def _respelled(events: list[bytes], shape: str) -> list[bytes]:
+    """Return the same server-sent events, written otherwise. The other framings can be written in one way only."""
+    if shape in ("crlf", "cr"):
+        end = b"\r\n" if shape == "crlf" else b"\r"
+        return [event.replace(b"\r\n", b"\n").replace(b"\n", end) for event in events]
+    if shape == "comments":
+        return [b": keep-alive\n\n" + event for event in events]
+    return [b"\xef\xbb\xbf", *events] if shape == "bom" else events
 
 
 def _honest(scene: Scene) -> bytes:
@@ -148,7 +156,7 @@ def _broken(scene: Scene, kind: str, where: str) -> Play:
     before, behind = events.all()[:place], events.all()[place:]
     said = [_open(scene), *map(_chunk, before)]
     if kind == "garbage":
-        said += map(_chunk, [b'data: {"choices":[{"delta":{"content":"%b\n\n' % scene.key.encode(), *behind])
+        said += map(_chunk, [scene.words.garbage(scene.key.encode()), *behind])
     if kind == "error":
         said.append(_chunk(scene.words.error_event(scene.quote("The server had an error."))))
     ends: dict[str, Then] = {"cut": "close", "stall": "hang"}
@@ -187,7 +195,7 @@ def _drip(scene: Scene) -> Play:
 def _body(scene: Scene) -> tuple[bytes, str]:
     """Return the answer without its framing, and its content type."""
     if scene.words.stream:
-        return b"".join(scene.words.events("").all()), "text/event-stream"
+        return b"".join(scene.words.events("").all()), scene.words.media_type
     return scene.words.completion(""), "application/json"
 
 
@@ -261,7 +269,7 @@ def _many_headers(scene: Scene) -> Play:
 
 def _text(scene: Scene) -> Play:
     if scene.words.stream:
-        return Play([_honest(scene).replace(b"text/event-stream", b"text/plain", 1)])
+        return Play([_honest(scene).replace(scene.words.media_type.encode(), b"text/plain", 1)])
     return Play([_whole(scene, scene.words.completion(""), type="text/plain")])
 
 

@@ -1,7 +1,8 @@
 """The fault wall: one port that plays any fault in any wire language, chosen by the model's name.
 
 Raw asyncio, so that it can do what no HTTP library would. A model that is called `fault/NAME` fails so (`demo_faults`),
-any other answers with the last user message. The language is the one of the path. A TLS handshake (`https://`) fails.
+any other answers with the last user message. The language is the one of the path, where some have the
+model, too. A TLS handshake (`https://`) fails.
 """
 
 import asyncio
@@ -10,11 +11,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from proxy import demo_faults, demo_plays
 from proxy.demo_faults import PREFIX
+from proxy.demo_languages import LANGUAGES
 from proxy.demo_plays import Scene
-from proxy.demo_words import LANGUAGES
 from proxy.errors import ClientError, ProxyError
 from proxy.log import plain
 
@@ -26,6 +28,8 @@ _GLANCE: Final = 4096
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]*)"')
 # What an early answer answers.
 _STAND_IN: Final = b'{"model":"x","messages":[{"role":"user","content":"x"}]}'
+# Gemini and Bedrock have the model in the path.
+_IN_PATH: Final = re.compile(r"/models?/([^/:]+)(?::|/converse)")
 _LINGER_S: Final = 0.5
 
 
@@ -36,7 +40,15 @@ class _Request(NamedTuple):
     @property
     def key(self) -> str:
         """The credential, in whatever header the language keeps it."""
-        return (self.headers.get("x-api-key") or self.headers.get("authorization", "")).rpartition(" ")[2]
+        found = (self.headers.get(name) for name in ("x-api-key", "x-goog-api-key", "authorization"))
+        return next(filter(None, found), "").rpartition(" ")[2]
+
+    def model(self, body: bytes) -> str:
+        """Return the model's name, from the path or from the begin of the body; "" when there is none."""
+        if (named := _IN_PATH.search(self.path)) is not None:
+            return unquote(named[1])
+        found = _MODEL.search(body)
+        return found[1].decode(errors="replace") if found else ""
 
 
 class Wall:
@@ -141,8 +153,7 @@ class Wall:
             raise ClientError("a request needs a content-length")
         size = int(length)
         body = await reader.readexactly(min(size, _GLANCE))
-        found = _MODEL.search(body)
-        model = found[1].decode(errors="replace") if found else ""
+        model = request.model(body)
         fault = demo_faults.parse(model.removeprefix(PREFIX) if model.startswith(PREFIX) else "")
         if fault.kind in demo_faults.EARLY:
             body = _STAND_IN
@@ -158,7 +169,8 @@ class Wall:
 def _parse_head(head: bytes) -> _Request:
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines if line)
-    return _Request(f"{first} / ".split(" ")[1], {name.lower(): value.strip() for name, _, value in pairs})
+    path = f"{first} / ".split(" ")[1].partition("?")[0]
+    return _Request(path, {name.lower(): value.strip() for name, _, value in pairs})
 
 
 def _refused(error: ProxyError) -> bytes:

@@ -1,10 +1,9 @@
-"""The wire languages in which built-in providers speak, one class each: a request in, an answer in whatever form out.
+"""OpenAI's two languages and Anthropic's, as built-in providers speak them: a request in, an answer in any form out.
 
-A language says the same things in its own words, so that every fault can be played in each. Adding one is a class here
-and its row in `LANGUAGES`.
+A language says the same things in its own words, so that every fault can be played in each. Adding one is a class
+like these and its row in `demo_languages.LANGUAGES`.
 """
 
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -46,6 +45,11 @@ class Words(Protocol):
     id: str
     stream: bool
 
+    @property
+    def media_type(self) -> str:
+        """The content type of its streams."""
+        ...
+
     def completion(self, shape: str) -> bytes:
         """Return the whole answer."""
         ...
@@ -66,8 +70,22 @@ class Words(Protocol):
         """Return an error as an event of a stream that has begun."""
         ...
 
+    def garbage(self, quoted: bytes) -> bytes:
+        """Return an event that nobody can read, with `quoted` in it."""
+        ...
 
-class OpenAI:
+
+class _Events:
+    """A language in server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def garbage(self, quoted: bytes) -> bytes:
+        """Return an event that is no JSON."""
+        return b'data: {"choices":[{"delta":{"content":"%b\n\n' % quoted
+
+
+class OpenAI(_Events):
     """Chat completions."""
 
     def __init__(self, answer: Answer) -> None:
@@ -75,13 +93,13 @@ class OpenAI:
         self.stream = answer.chat.stream
         self._answer = answer
 
-    @staticmethod
-    def read(body: bytes, id: str, created: int, more: int) -> Words:
+    @classmethod
+    def read(cls, body: bytes, id: str, created: int, more: int) -> Words:
         """Return the answer to `body`: the last user message and `more` words. Raises ClientError."""
         chat, given = wire.decode_chat(body, created), decode(body)
         reply = _longer(demo_answers.answer(given, id), more)
         counts = wire.Usage(demo_answers.tokens(demo_answers.prompt(given)), demo_answers.tokens(reply.text or ""))
-        return OpenAI(Answer(id, chat, reply, 1, wire.usage_object(counts)))
+        return cls(Answer(id, chat, reply, 1, wire.usage_object(counts)))
 
     def completion(self, shape: str) -> bytes:
         """Return the whole answer."""
@@ -125,6 +143,63 @@ class Vectors(OpenAI):
         return self._body
 
 
+class Responses(OpenAI):
+    """Responses, which are asked and refused as chat completions are, but for the name of the messages."""
+
+    @classmethod
+    def read(cls, body: bytes, id: str, created: int, more: int) -> Words:
+        """Return the answer to `body`: the last user message and `more` words. Raises ClientError."""
+        given = decode(body)
+        items = given.get("input", given.get("messages"))  # what stands for a body that was not read has the latter
+        items = [{"role": "user", "content": items}] if isinstance(items, str) else items
+        turns = [one for one in items if isinstance(one, dict) and "role" in one] if isinstance(items, list) else []
+        asked = {"model": given.get("model"), "messages": turns, "stream": bool(given.get("stream"))}
+        return super().read(_encode(asked), id, created, more)
+
+    def completion(self, shape: str) -> bytes:
+        """Return the whole answer."""
+        said = [] if shape == "empty" else [self._item(self._answer.reply.text or "")]
+        return _encode(self._response("in_progress" if shape == "no-finish" else "completed", shape, said))
+
+    def events(self, shape: str) -> Events:
+        """Return the answer as a stream."""
+        opening = [
+            self._event("response.created", response=self._response("in_progress", "no-usage", [])),
+            self._event("response.output_item.added", output_index=0, item=self._item(None)),
+        ]
+        text = "" if shape == "empty" else self._answer.reply.text or ""
+        done = self._event("response.output_item.done", output_index=0, item=self._item(text))
+        last = self._event("response.completed", response=self._response("completed", shape, [self._item(text)]))
+        words = [self.saying(piece) for piece in demo_answers.pieces(text)] if text else []
+        return Events(opening, words, [done] if shape == "no-finish" else [done, last], [])
+
+    def saying(self, text: str) -> bytes:
+        """Return an event that says `text`."""
+        return self._event("response.output_text.delta", output_index=0, content_index=0, delta=text, logprobs=[])
+
+    def error_event(self, message: str) -> bytes:
+        """Return an error as an event of a stream that has begun."""
+        return self._event("error", code="server_error", message=message, param=None)
+
+    def garbage(self, quoted: bytes) -> bytes:
+        """Return an event that is no JSON."""
+        return b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"%b\n\n' % quoted
+
+    def _item(self, text: str | None) -> Json:
+        parts = [] if text is None else [{"type": "output_text", "text": text, "annotations": []}]
+        return {"id": f"msg_{self.id}", "type": "message", "role": "assistant", "content": parts}
+
+    def _response(self, status: str, shape: str, output: list[Json]) -> Json:
+        about: Json = {"id": f"resp_{self.id}", "object": "response", "model": self._answer.chat.model}
+        counts = self._answer.usage
+        usage = {"input_tokens": counts["prompt_tokens"], "output_tokens": counts["completion_tokens"]}
+        told = None if shape == "no-usage" else {**usage, "total_tokens": counts["total_tokens"]}
+        return {**about, "status": status, "error": None, "output": output, "usage": told}
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        return b"event: %b\n" % kind.encode() + sse.frame(_encode({"type": kind, **fields}))
+
+
 class _Asked(msgspec.Struct):
     """What is read of a request for a message."""
 
@@ -146,7 +221,7 @@ _TYPES: Final = {
 }
 
 
-class Anthropic:
+class Anthropic(_Events):
     """Messages."""
 
     def __init__(self, id: str, asked: _Asked, reply: Reply) -> None:
@@ -216,13 +291,6 @@ class Anthropic:
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         return b"event: %b\n" % kind.encode() + sse.frame(_encode({"type": kind, **fields}))
-
-
-# By what a path ends in; each takes a body, the id of its answer, Unix seconds and how many words to add.
-LANGUAGES: Final[dict[str, Callable[[bytes, str, int, int], Words]]] = {
-    "/chat/completions": OpenAI.read,
-    "/messages": Anthropic.read,
-}
 
 
 def _longer(reply: Reply, more: int) -> Reply:

@@ -1,6 +1,7 @@
 """The small doors: models, liveness, and the admin surface (metrics, explain). Nothing here calls an upstream."""
 
-from collections.abc import Callable, Coroutine, Mapping
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -12,11 +13,14 @@ from proxy.admission import Admission
 from proxy.client import send
 from proxy.errors import ClientError
 from proxy.gateway import Gateway, Overrides
+from proxy.ledger import tag
 from proxy.room import Room
 from proxy.wire import decode_chat
 
 # method -> what answers it
 Doors = dict[str, Callable[[web.BaseRequest, str], Coroutine[Any, Any, web.StreamResponse]]]
+# How often an SDK has sent this request before, if at all.
+_RETRY: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 _TEXT: Final = "content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
@@ -30,8 +34,10 @@ def send_json(http: web.BaseRequest, request_id: str, value: object) -> web.Stre
     return send(http, 200, f"x-request-id: {request_id}\r\n", orjson.dumps(msgspec.to_builtins(value)))
 
 
-def overrides(http: web.BaseRequest) -> Overrides:
-    """Return what the client says in headers. Raises ClientError for a word that means nothing."""
+def overrides(http: web.BaseRequest, wanted: Iterable[str]) -> Overrides:
+    """Return what the client says in headers, those that are `wanted` among them. Raises ClientError for a word that
+    means nothing.
+    """
     headers = http.headers
     return Overrides(
         headers.get("x-sidecar-policy"),
@@ -39,6 +45,10 @@ def overrides(http: web.BaseRequest) -> Overrides:
         _word(headers, "x-sidecar-fallback", "on", "off") == "on",
         _patience(headers),
         _word(headers, "x-sidecar-class", "interactive", "batch") == "batch",
+        _RETRY.fullmatch(headers.get("x-stainless-retry-count", "")) is not None,
+        {name: headers[name] for name in wanted if name in headers},
+        _word(headers, "x-sidecar-explain", "off", "on") == "on",
+        tag(headers.get("x-sidecar-tag")),
     )
 
 
@@ -103,7 +113,7 @@ class Desk:
         return send_json(http, request_id, {"status": "ok"})
 
     async def _explain(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        said = overrides(http)
+        said = overrides(http, self._gateway.generation.routes.headers)
         with self._room.entered(batch=said.batch):
             request = decode_chat(await self._admission.read(http), 0)
         return send_json(http, request_id, self._gateway.explain(request, said))

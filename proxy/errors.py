@@ -38,6 +38,8 @@ KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 # Provider texts are quoted to the client at most this long, and never with anything that looks like a credential.
 _MAX_MESSAGE: Final = 500
+# The same for the words beside it. A `param` may be a path into a long conversation.
+_MAX_WORD: Final = 200
 _SECRET: Final = re.compile(
     r"(?i)\bbearer\s+\S+"
     r"|\b(?:sk|pk|gsk|csk|xai|hf|fw|ghu|gho|ghp|github_pat|key)[-_][\w\-*.]{6,}"
@@ -50,6 +52,11 @@ _SECRET: Final = re.compile(
 def scrub(text: str) -> str:
     """Return `text` shortened and without anything that looks like a credential."""
     return _SECRET.sub("[redacted]", text[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE]
+
+
+def scrub_word(text: str) -> str:
+    """Return a provider's `type`, `code` or `param`, shortened and scrubbed like its message."""
+    return scrub(text)[:_MAX_WORD]
 
 
 class ProxyError(Exception):

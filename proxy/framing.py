@@ -8,7 +8,8 @@ would have read alike (`tests/test_framing.py` holds them side by side). Format:
 """
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +25,7 @@ _MAX_LINES: Final = 100
 _MAX_DIGITS: Final = 15
 _CRLF: Final = b"\r\n"
 _UNUSUAL: Final = b"?"
+_KNOWN: Final = (b"keep-alive", b"", b"close")
 
 
 class DeclinedError(Exception):
@@ -41,6 +43,19 @@ class BrokenError(Exception):
     def __init__(self, pieces: list[bytes]) -> None:
         super().__init__()
         self.pieces = pieces
+
+
+class Answer(NamedTuple):
+    """An answer's head. `headers` are empty for a usual one: only faults need them."""
+
+    code: int
+    headers: Mapping[str, str]
+    should_close: bool
+
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+USUAL: Final = Answer(200, _NO_HEADERS, should_close=False)
+LAST: Final = Answer(200, _NO_HEADERS, should_close=True)
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -61,13 +76,17 @@ def read_head(data: bytes) -> Head | None:
         return None
     # Plain searches: one expression over all these names took longer. `find`, because `in` first takes what it looks
     # for to be a number, and makes an error of it that nobody sees: twice the price.
-    if head.find(b"\r\ncontent-encoding:") >= 0 or head.find(b"\r\nupgrade:") >= 0:
+    coding = b""
+    if head.find(b"-encoding:") >= 0:
+        if head.find(b"\r\ncontent-encoding:") >= 0:
+            return None
+        coding = _value(head, b"\r\ntransfer-encoding:")
+    if head.find(b"\r\nupgrade:") >= 0 or head.find(b"\r\nsec-websocket-key1:") >= 0:  # aiohttp heeds both
         return None
-    if head.find(b"\r\nproxy-connection:") >= 0 or head.find(b"\r\nsec-websocket-key1:") >= 0:  # aiohttp heeds them
+    if head.find(b"\r\nproxy-connection:") >= 0:
         return None
-    length, coding = _value(head, b"\r\ncontent-length:"), _value(head, b"\r\ntransfer-encoding:")
-    connection = _value(head, b"\r\nconnection:")
-    if connection not in (b"", b"keep-alive", b"close"):
+    length, connection = _value(head, b"\r\ncontent-length:"), _value(head, b"\r\nconnection:")
+    if connection not in _KNOWN:
         return None
     if coding == b"chunked" and not length:
         return Head(match.end(), None, connection == b"close")
@@ -82,7 +101,9 @@ def _value(head: bytes, name: bytes) -> bytes:
     if at < 0:
         return b""
     start = at + len(name)
-    return head[start : head.index(_CRLF, start)].strip(b" ") or _UNUSUAL if head.find(name, start) < 0 else _UNUSUAL
+    if head.find(name, start) >= 0:
+        return _UNUSUAL
+    return head[start : head.find(_CRLF, start)].strip() or _UNUSUAL
 
 
 class Chunks:
@@ -96,6 +117,15 @@ class Chunks:
         self._kept = b""
         self._begun = False  # inside a chunk, its CRLF not yet seen
         self._left = 0  # bytes of it still to come
+
+    def one(self, data: bytes) -> bytes | None:
+        """Return what is in `data` if that is one whole chunk and no more, as upstreams write an event; else None."""
+        match = _SIZE.match(data)
+        if match is None or self._begun or self._kept or self.ended:
+            return None
+        start, end = match.end(), len(data) - 2
+        whole = int(match[1], 16) == end - start > 0 and data.endswith(_CRLF)
+        return data[start:end] if whole else None
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of the body in `data`. Raises DeclinedError (an unusual size line), BrokenError."""

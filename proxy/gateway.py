@@ -11,33 +11,55 @@ import msgspec
 
 from proxy.adapter import Adapter
 from proxy.answers import Answer, StreamAnswer
-from proxy.attempt import Tools
+from proxy.ask import Ask, prefix
+from proxy.attempt import Timing, Tools
 from proxy.breaker import MIN_WAIT_S
 from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.optimizer import PARTS, Ask, Decision, Excluded, decide_again
+from proxy.ledger import Ledger, Page
+from proxy.log import short
+from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
+from proxy.parameters import refusal
 from proxy.peers import Alone, Totals
+from proxy.plan import Plan as Plan
+from proxy.plan import told
 from proxy.policy import STRATEGIES, ProviderRow
 from proxy.registry import Registry, build
 from proxy.router import Walk
 from proxy.routes import Route, Routes
 from proxy.upstream import Upstream
+from proxy.when import Router, classify
 from proxy.wire import ChatRequest
 
 # An error lists at most this many names.
 _LISTED: Final = 40
+# Why a request cannot be served whenever it comes, as the client is told: code and param.
+_TOLD: Final[dict[str, tuple[str, str | None]]] = {
+    "context": ("context_length_exceeded", "messages"),
+    "max_output": ("invalid_value", "max_tokens"),
+    "needs": ("unsupported_parameter", None),
+}
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait."""
+    """What a client may say in headers. `client_s` is how long it waits; None: it did not say. `batch`: it can wait.
+    `again`: it has sent this request before.
+
+    `headers` are those that some policy's `[[when]]` looks at, by their names in small letters.
+    `explain`: the answer is to say why it comes from whom it does. `tag` is for the ledger.
+    """
 
     policy: str | None = None
     strategy: str | None = None
     fallback: bool = True
     client_s: float | None = None
     batch: bool = False
+    again: bool = False
+    headers: dict[str, str] = {}
+    explain: bool = False
+    tag: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
@@ -46,14 +68,6 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     number: int
     config: Config
     routes: Routes
-
-
-class Plan(msgspec.Struct, frozen=True, eq=False):
-    """A decision before anything is called."""
-
-    route: Route
-    strategy: str
-    decision: Decision
 
 
 class Gateway:
@@ -81,11 +95,26 @@ class Gateway:
         registry = build(config, self._load, self._access, old.routes.registry, self._random, self.peers.gate)
         routes = Routes(config, registry, old.routes.budgets, self.tools.clock())
         self.generation = Generation(old.number + 1, config, routes)
+        self.reprice()
         self.drains = any(row.on_disconnect == "drain" for row in config.providers.values())
         return changes(old.config, config)
 
+    def reprice(self) -> None:
+        """Look at prices again that change with the day or the hour. Costs next to nothing when none does."""
+        registry, now = self.generation.routes.registry, self.tools.wall()
+        changed = {provider.name for provider in registry.providers.values() if provider.tariff.tick(now)}
+        for upstream in registry if changed else ():
+            if upstream.provider.name in changed:
+                upstream.reprice()
+
     def plan(self, request: ChatRequest, overrides: Overrides) -> Plan:
         """Return whom to ask. Raises ClientError for a name that does not exist."""
+        route, strategy, ask = self._asked(request, overrides)
+        decision = decide_again(route, strategy, ask)
+        return told(route, strategy, ask, decision) if overrides.explain else Plan(route, strategy, ask, decision)
+
+    def _asked(self, request: ChatRequest, overrides: Overrides) -> tuple[Route, str, Ask]:
+        """Return what decides on `request`. Raises ClientError."""
         routes = self.generation.routes
         if overrides.policy is None:
             route = routes.resolve(request.model)
@@ -100,37 +129,69 @@ class Gateway:
         if strategy not in PARTS:
             text = f"x-sidecar-strategy: {strategy!r} is not one of {', '.join(STRATEGIES)}"
             raise ClientError(text, param="x-sidecar-strategy", code="invalid_value")
-        ask = Ask(self.tools.clock(), request.stream, request.input_tokens, request.needs)
-        return Plan(route, strategy, decide_again(route, strategy, ask))
+        route, task = self._narrow(route, request, overrides)
+        ask = Ask(
+            self.tools.clock(),
+            request.stream,
+            request.input_tokens,
+            request.needs,
+            request.max_tokens,
+            _prefix(request) if request.input_tokens >= route.caches and strategy in PRICED else (),
+            route.learned_as,
+            task,
+        )
+        return route, strategy, ask
+
+    def _narrow(self, route: Route, request: ChatRequest, overrides: Overrides) -> tuple[Route, str]:
+        """Return the route that is for requests like this one, and their class."""
+        if not route.whens and route.router is None:
+            return route, route.policy.task
+        routed = "" if route.router is None else self._routed(route, route.router, request)
+        return route.narrowed(request.input_tokens, request.needs, overrides.headers, routed)
+
+    def _routed(self, route: Route, router: Router, request: ChatRequest) -> str:
+        """Return what a learned router calls `request`; "" when it fails, which is told in the log."""
+
+        def fault(error: Exception) -> None:
+            at = f"router {route.policy.router} of policy {route.name}"
+            self.tools.log("fault", self.tools.wall(), error=type(error).__name__, at=at)
+
+        return classify(router, request, fault)
 
     def walk(self, request: ChatRequest, plan: Plan, request_id: str, overrides: Overrides) -> Walk:
         """Return the walk along the plan's chain, its clock started."""
-        kind = HedgedWalk if plan.route.hedges else Walk
-        return kind(request, plan.route, self.tools, request_id, overrides.client_s)
+        route, tools = plan.route, self.tools
+        timing = Timing(route.policy.timeouts, tools.clock, overrides.client_s, stream=request.stream)
+        kind = HedgedWalk if route.hedges else Walk
+        walk = kind(request, plan.ask, route, tools, request_id, timing)
+        if tools.ledger is not None:
+            walk.page = page_of(tools.ledger, request, plan, request_id, overrides.tag)
+        return walk
+
+    def start(self, walk: Walk, plan: Plan, overrides: Overrides) -> None:
+        """Set the walk on its way. Raises ProxyError: nobody may be asked."""
+        # Without fallback the chain of a primary that rests must not answer for it, either.
+        chain = plan.decision.chain if overrides.fallback else self._first(walk.request, plan)
+        if not chain:
+            raise self._nobody(plan)
+        walk.start(chain, fall_back=overrides.fallback, again=overrides.again)
 
     async def go(self, walk: Walk, plan: Plan, overrides: Overrides) -> Answer | StreamAnswer:
         """Return the first answer. Raises ProxyError: nobody may be asked, or all that were asked failed."""
-        # Without fallback the chain of a primary that rests must not answer for it, either.
-        chain = plan.decision.chain if overrides.fallback else [one.upstream for one in plan.decision.order[:1]]
-        if not chain:
-            raise self._nobody(plan)
-        return await walk.go(chain, fall_back=overrides.fallback)
+        if not walk.started:
+            self.start(walk, plan, overrides)
+        return await walk.go_on()
+
+    def _first(self, request: ChatRequest, plan: Plan) -> list[Upstream]:
+        """Return the best that can take `request`, as the policy sees it, alone."""
+        best, mode = [one.upstream for one in plan.decision.order], plan.route.policy.unsupported_parameters
+        able = (one for one in best if mode != "reject" or refusal(request, one, mode) is None)
+        return [first] if (first := next(able, None)) is not None else best[:1]
 
     def explain(self, request: ChatRequest, overrides: Overrides) -> dict[str, object]:
         """Return the decision for `request` in words and numbers; nothing is called. Raises ClientError."""
-        plan = self.plan(request, overrides)
-        parts = PARTS[plan.strategy]
-        return {
-            "model": request.model,
-            "policy": plan.route.name,
-            "strategy": plan.strategy,
-            "order": [
-                {"upstream": one.upstream.name, "score": one.score, "parts": dict(zip(parts, one.parts, strict=True))}
-                for one in plan.decision.order
-            ],
-            "chain": [upstream.name for upstream in plan.decision.chain],
-            "excluded": [{"upstream": one.upstream.name, "reason": one.reason} for one in plan.decision.excluded],
-        }
+        route, strategy, ask = self._asked(request, overrides)
+        return told(route, strategy, ask, decide(route, strategy, ask)).explain(request)
 
     def flying(self) -> dict[str, int]:
         """Return the attempts that this process has under way, by upstream."""
@@ -182,8 +243,10 @@ class Gateway:
         reasons = "; ".join(f"{one.upstream.name}: {one.reason}" for one in excluded[:_LISTED]) or "no candidates"
         text = f"policy {plan.route.name!r} has no upstream to ask ({reasons})"
         waiting = [one for one in excluded if one.why in ("rest", "limit")]
-        if excluded and all(one.why == "needs" for one in excluded):
-            return ClientError(text, code="unsupported_parameter")
+        lasting = {one.why for one in excluded} - {"off"}
+        if lasting and lasting <= _TOLD.keys():
+            code, param = _TOLD[min(lasting)]
+            return ClientError(text, code=code, param=param)
         if not waiting:
             return OverloadedError(text, code="no_provider_available", retry_after_s=MIN_WAIT_S)
         now = self.tools.clock()
@@ -196,6 +259,22 @@ class Gateway:
         if kinds <= {"rate_limit", "quota"}:
             return RateLimitError(text, retry_after_s=wait_s)
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
+
+
+def page_of(ledger: Ledger, request: ChatRequest, plan: Plan, request_id: str, tag: str | None) -> Page:
+    """Return where the ledger's entries of one request are written."""
+    return Page(
+        ledger,
+        request_id,
+        plan.route.name,
+        short(request.model),
+        tag,
+        request.stream,
+        sorted(request.needs) if request.needs else [],
+        request.input_tokens,
+        request.max_tokens or None,
+        list(plan.ask.prefix),
+    )
 
 
 def changes(old: Config, new: Config) -> list[str]:
@@ -211,6 +290,10 @@ def changes(old: Config, new: Config) -> list[str]:
             if was != is_now:
                 lines.append(f"{'+' if was is None else '-' if is_now is None else '~'} {what} {name}")
     return lines
+
+
+def _prefix(request: ChatRequest) -> tuple[int, ...]:
+    return prefix(request.raw, tools="tools" in request.needs)
 
 
 def _wait_s(excluded: Excluded, now: float) -> float:
@@ -242,5 +325,7 @@ def _state(upstream: Upstream, totals: Totals, now: float) -> dict[str, object]:
         "list_usd_per_mtok": upstream.usd_per_mtok,
         "usd_per_mtok": stats.usd_per_mtok(),
         "tokens": stats.tokens,
+        "tokens_per_estimate": round(upstream.live.learned.ratio.mean(now, 1.0), 4),
+        "cache_hits": round(upstream.live.learned.hits.mean(now, 1.0), 4),
         "spend_usd": round(totals.metrics.usd.values.get((upstream.label,), 0.0), 9),
     }

@@ -25,24 +25,53 @@ _MAX_HEAD: Final = 8190
 _DOORS: Final = (b"POST /v1/chat/completions HTTP/1.1\r\n", b"POST /chat/completions HTTP/1.1\r\n")
 _LENGTH: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _MAX_DIGITS: Final = 9
+_CRLF: Final = b"\r\n"
 
 
 class Key(msgspec.Struct, frozen=True, gc=False):
-    """Which head it is, where its body starts, and the body's `length` in bytes."""
+    """Which head it is, where its digits stand and its body starts, and the body's `length` in bytes."""
 
     digest: bytes
+    at: int
     start: int
     length: int
 
 
-class Heads(Generic[T]):
-    """A bounded table from heads to what they ask for."""
+class Last(Generic[T]):
+    """The head that a connection has sent last, and what it was `judged`. An SDK sends it again and again, so it is
+    looked for first: at the same place, by Python's own keyed hash. A search and a digest cost 3 % of a request more.
+    """
 
-    __slots__ = ("_salt", "_seen")
+    __slots__ = ("_at", "_mark", "_size", "era", "judged")
+
+    def __init__(self, key: Key, data: bytes, judged: T, era: int) -> None:
+        stop = data.index(_CRLF, key.at)
+        self._at = key.at
+        self._size = key.start - stop
+        self._mark = hash(data[: key.at] + data[stop : key.start])
+        self.judged = judged
+        self.era = era
+
+    def key(self, data: bytes) -> Key | None:
+        """Return the key of the head at the start of `data` if it is this one, without a digest."""
+        at = self._at
+        stop = data.find(_CRLF, at, at + _MAX_DIGITS + 2)
+        start = stop + self._size
+        if stop < 0 or hash(data[:at] + data[stop:start]) != self._mark:
+            return None
+        digits = data[at:stop]
+        return Key(b"", at, start, int(digits)) if digits.isdigit() else None
+
+
+class Heads(Generic[T]):
+    """A bounded table from heads to what they ask for. What was judged in another `era` is not to be relied on."""
+
+    __slots__ = ("_salt", "_seen", "era")
 
     def __init__(self) -> None:
         self._salt = token_bytes(32)
         self._seen: dict[bytes, T] = {}
+        self.era = 0
 
     def key(self, data: bytes) -> Key | None:
         """Return the key of the head at the start of `data`; None when it is not whole or not a chat request's."""
@@ -58,7 +87,7 @@ class Heads(Generic[T]):
         digits = data[at:stop]
         if not digits.isdigit() or len(digits) > _MAX_DIGITS:
             return None
-        return Key(sha256(self._salt + data[:at] + data[stop:end]).digest(), end + 4, int(digits))
+        return Key(sha256(self._salt + data[:at] + data[stop:end]).digest(), at, end + 4, int(digits))
 
     def get(self, key: Key) -> T | None:
         """Return what the head asks for; None when it has not been judged."""
@@ -69,6 +98,11 @@ class Heads(Generic[T]):
         if len(self._seen) >= MAX_HEADS:
             del self._seen[next(iter(self._seen))]
         self._seen[key.digest] = judged
+
+    def forget(self) -> None:
+        """Forget all."""
+        self._seen.clear()
+        self.era += 1
 
 
 def usual(request: web.BaseRequest) -> bool:

@@ -21,10 +21,8 @@ from proxy.upstream import Upstream
 Task = asyncio.Task[Answer | StreamAnswer]
 
 
-class HedgedWalk(Walk):
+class HedgedWalk(Walk, eq=False):
     """A walk whose attempts may have a second one beside them."""
-
-    __slots__ = ()
 
     async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
         """Return the first answer of `upstream` or, if that is late, of the next one. Raises what `upstream` did."""

@@ -5,69 +5,40 @@ has the pieces pushed as they come (`pour`), which saves a stream the turn of th
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable
 
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 
 from proxy.foreign import READ_AHEAD, Foreign
-from proxy.framing import BrokenError, Chunks, DeclinedError, read_head
+from proxy.framing import LAST, USUAL, Answer, BrokenError, Chunks, DeclinedError, Head, read_head
 
 
 class LateError(Exception):
     """A wait took longer than it may."""
 
 
-class Answer(NamedTuple):
-    """An answer's head. `headers` are empty for a usual one: only faults need them."""
-
-    code: int
-    headers: Mapping[str, str]
-    should_close: bool
-
-
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-_USUAL: Final = Answer(200, _NO_HEADERS, should_close=False)
-_LAST: Final = Answer(200, _NO_HEADERS, should_close=True)
-
-
 class Link(BaseProtocol):
-    """One connection. `by` is when the present wait ends, in the event loop's time; `heard` that something came back.
+    """One connection to `origin`. `by` is when the present wait ends, in the event loop's time; `heard` that something
+    came back; `told` is called, if there is one, when whoever waits would be woken.
 
     `broken` is what ended it; what had come in before can still be read.
     """
 
     __slots__ = (
-        "_asked",
-        "_chunks",
-        "_deadline",
-        "_ended",
-        "_foreign",
-        "_head",
-        "_held",
-        "_idle_s",
-        "_left",
-        "_parts",
-        "_sink",
-        "_size",
-        "_spoke",
-        "_waiter",
-        "answer",
-        "broken",
-        "by",
-        "heard",
-        "idle_since",
-        "poisoned",
-        "retires",
+        "_asked", "_chunks", "_deadline", "_ended", "_foreign", "_head", "_held", "_idle_s", "_left", "_parts",
+        "_sink", "_size", "_spoke", "_waiter", "answer", "broken", "by", "heard", "idle_since", "origin", "poisoned",
+        "retires", "told",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, retires: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, retires: float, origin: str = "") -> None:
         super().__init__(loop, None)
+        self.origin = origin
+        self.told: Callable[[], None] | None = None
         self.answer: Answer | None = None
         self.broken: BaseException | None = None
-        self.by = 0.0
+        self.by = float("inf")
         self.heard = False
         self.idle_since = 0.0
         self.poisoned = False
@@ -92,19 +63,22 @@ class Link(BaseProtocol):
         """True while nothing speaks against another request on this connection."""
         return self.transport is not None and not self.poisoned and not self.transport.is_closing()
 
-    async def ask(self, head: bytes, body: bytes) -> Answer:
-        """Send a request and return the answer's head. Raises what broke the connection, LateError past `by`."""
-        transport = self.transport
-        if transport is None:
-            raise aiohttp.ServerDisconnectedError
+    def ask(self, head: bytes, body: bytes, by: float) -> None:
+        """Send a request, its `head` but for the length; the answer's must be in at `by`. `hear` it, or be `told`."""
+        self.by = by
         self._asked = True
         self.heard = False
+        transport = self.transport
+        if transport is None:
+            return  # as `hear` will tell
         if len(body) < READ_AHEAD:
-            transport.write(head + body)
+            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         else:  # joining would copy a big body once more
-            transport.write(head)
-            transport.write(body)
-        if self.answer is None:
+            transport.writelines((b"%b%d\r\n\r\n" % (head, len(body)), body))
+
+    async def hear(self) -> Answer:
+        """Return the answer's head. Raises what broke the connection, LateError when it took too long."""
+        if self.answer is None and self.broken is None and self.transport is not None:
             await self._wait()
         answer = self.answer
         if answer is None:
@@ -124,11 +98,11 @@ class Link(BaseProtocol):
             if self.broken is not None:
                 raise self.broken
             await self._wait()
-        return self._take()
+        return self.take()
 
-    def rest(self) -> bytes | None:
-        """Return all that is left of a usual answer when it has come in to its end; None when it has not."""
-        return self._take() if self._ended and self._parts else None
+    def came(self) -> bytes | None:
+        """Return a usual answer that came in to its end at once, without taking it; None for any other."""
+        return self._parts[0] if self._ended and len(self._parts) == 1 else None
 
     async def pour(self, sink: Callable[[bytes], bool], idle_s: float, deadline: float) -> None:
         """Hand the body to `sink` as it comes, b"" at its end, until it returns False. Raises like `read`; LateError
@@ -195,11 +169,15 @@ class Link(BaseProtocol):
             self._waiter = None
 
     def _wake(self, enough: bool = False) -> None:
+        if self.told is not None:
+            self.told()
+            return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(enough)
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """Take what has come in."""
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -213,33 +191,44 @@ class Link(BaseProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read. Bytes beyond the answer that was asked for end the connection, but not the answer."""
-        if self._foreign is not None:
+        chunks, sink = self._chunks, self._sink
+        if sink is not None and chunks is not None and (piece := chunks.one(data)) is not None:
+            self._spoke = True
+            self._push(sink, piece)
+        elif self._foreign is not None:
             self._feed_foreign(data)
-            return
-        if not self._asked or self._ended:
-            if data:
-                self._poison()
-            return
-        self.heard = self._spoke = True
+        elif self._asked and not self._ended:
+            self.heard = self._spoke = True
+            self._feed(data)
+        elif data:
+            self._poison()
+
+    def _feed(self, data: bytes) -> None:
+        chunks = self._chunks
         if self.answer is None:
             head = read_head(data)
             if head is None:
                 self._decline(data)
                 return
-            self.answer = _LAST if head.should_close else _USUAL
-            if head.length is None:
-                self._chunks = Chunks()
-                self._head = data[: head.size]
-            else:
-                self._left = head.length
-            data = data[head.size :]
-        chunks = self._chunks
-        if chunks is None:
+            self._feed_head(head, data)
+        elif chunks is None:
             self._feed_length(data)
         elif data:
             self._feed_chunks(chunks, data)
         if self._sink is None or self._ended:
             self._wake()
+
+    def _feed_head(self, head: Head, data: bytes) -> None:
+        self.answer = LAST if head.should_close else USUAL
+        body = data[head.size :]
+        if head.length is not None:
+            self._left = head.length
+            self._feed_length(body)
+            return
+        self._chunks = chunks = Chunks()
+        self._head = data[: head.size]
+        if body:
+            self._feed_chunks(chunks, body)
 
     def _feed_length(self, data: bytes) -> None:
         left = self._left - len(data)
@@ -295,6 +284,7 @@ class Link(BaseProtocol):
             self._wake(enough=True)
 
     def _decline(self, data: bytes) -> None:
+        self._chunks = None
         self._foreign = Foreign(self, self._loop)
         self._parser = self._foreign.parser
         self._feed_foreign(data)

@@ -4,6 +4,7 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text 0.0.4
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -23,11 +24,11 @@ class Counter:
 
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
         self._name, self._help, self._labels = name, help, labels
-        self.values: dict[Labels, float] = {}
+        self.values = defaultdict[Labels, float](int)
 
     def add(self, labels: Labels = (), amount: float = 1) -> None:
         """Add `amount` to the series of `labels`."""
-        self.values[labels] = self.values.get(labels, 0) + amount
+        self.values[labels] += amount
 
     def total(self) -> float:
         """Return the sum over all series."""
@@ -94,6 +95,7 @@ class Metrics:
         self.tokens = Counter("sidecar_tokens_total", "Tokens reported by upstreams.", ("upstream", "direction"))
         self.usd = Counter("sidecar_cost_usd_total", "Cost of answers with a known price.", ("upstream",))
         self.unpriced = Counter("sidecar_unpriced_total", "Answers whose price is unknown.", ("upstream",))
+        self.ledger_lost = Counter("sidecar_ledger_lost_total", "Records that could not be written to the ledger.")
         self.reloads = Counter("sidecar_reloads_total", "Reloads of the policy files.", ("outcome",))
         self.duration = Histogram("sidecar_request_seconds", "Whole request, as the client sees it.", LATENCY_BUCKETS)
         self.overhead = Histogram("sidecar_overhead_seconds", "What the proxy itself added.", OVERHEAD_BUCKETS)

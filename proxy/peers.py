@@ -12,9 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from proxy.board import Board
+from proxy.gate import Gate
 from proxy.metrics import Metrics, Snapshot
 from proxy.policy import Limits, ProviderRow
-from proxy.upstream import Gate
 
 
 class Totals(NamedTuple):

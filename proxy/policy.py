@@ -12,12 +12,14 @@ from proxy.errors import Kind
 
 Strategy = Literal["cheapest", "fastest", "quality", "balanced"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
+Unsupported = Literal["drop", "reject", "forward"]
 # What a request may need and a model may offer: `proxy.wire` reads needs from requests.
 FEATURES: Final = ("tools", "vision", "json_schema", "json_object", "audio", "files", "reasoning")
 # Any number that somebody may mean; TOML also knows `inf`, which would break every proportion.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+Score = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -33,13 +35,38 @@ class Limits(_Row, frozen=True):
     concurrency: Count | None = None
 
 
-class Price(_Row, frozen=True):
-    """USD per million tokens. `cached_input` None: cached tokens cost what others do."""
+class Tier(_Row, frozen=True, omit_defaults=True):
+    """What all tokens of a request cost once its input is `above` so many tokens. None: as below it."""
+
+    above: Count
+    input: NotNegative | None = None
+    output: NotNegative | None = None
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+
+
+class Price(_Row, frozen=True, omit_defaults=True):
+    """USD per million tokens; `request` and `search` are USD each. None: like what the tokens are part of.
+
+    `cached_input`, `cache_write` and `audio_input` are parts of the input, `cache_write_1h` of `cache_write`,
+    `cached_audio` of `cached_input`, `reasoning`, `audio_output` and `image_output` of the output. `search` is for a
+    web search that the provider ran. The last of the `tiers` that a request's input exceeds holds.
+    """
 
     input: NotNegative
     output: NotNegative
     cached_input: NotNegative | None = None
     cache_write: NotNegative | None = None
+    cache_write_1h: NotNegative | None = None
+    reasoning: NotNegative | None = None
+    audio_input: NotNegative | None = None
+    audio_output: NotNegative | None = None
+    cached_audio: NotNegative | None = None
+    image_output: NotNegative | None = None
+    request: NotNegative = 0.0
+    search: NotNegative = 0.0
+    tiers: list[Tier] = []
 
 
 class Latency(_Row, frozen=True):
@@ -47,6 +74,13 @@ class Latency(_Row, frozen=True):
 
     p50_ms: Positive
     p99_ms: Positive | None = None
+
+
+class Cache(_Row, frozen=True):
+    """How a provider keeps prompts: seconds since they were last used, and the shortest that it keeps."""
+
+    ttl_s: Positive = 300
+    min_tokens: Count = 1024
 
 
 class Login(_Row, frozen=True):
@@ -78,19 +112,26 @@ class ProviderRow(_Row, frozen=True):
     headers: dict[str, str] = {}
     quirks: list[str] = []
     on_disconnect: Literal["close", "drain"] = "close"
+    cache: Cache = Cache()
 
 
 class ModelRow(_Row, frozen=True):
-    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown."""
+    """`[[model]]`: an upstream, one model at one provider, called "provider/id". None: unknown.
+
+    `adapter` is the wire language of this model, None where it is its provider's; `unsupported` are names of request
+    parameters that the model refuses or misreads.
+    """
 
     provider: Text
     id: Text
-    quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    adapter: Text | None = None
+    quality: Score | None = None
     price: Price | None = None
     latency: Latency | None = None
     context: Count | None = None
     max_output: Count | None = None
     features: list[str] | None = None
+    unsupported: list[Text] = []
 
     @property
     def name(self) -> str:
@@ -107,10 +148,11 @@ class Weights(_Row, frozen=True):
 
 
 class Require(_Row, frozen=True):
-    """What a candidate must have to be asked at all."""
+    """What a candidate must have to be asked at all. `price`: a known one."""
 
-    min_quality: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    min_quality: Score | None = None
     min_success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    price: bool = False
 
 
 class Fallback(_Row, frozen=True):
@@ -118,7 +160,8 @@ class Fallback(_Row, frozen=True):
 
     `budget` is the share of requests that may be asked more than once, on top of ten a second; `hedge` the share that
     may be asked of two upstreams at once when the first is late.
-    `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
+    `retry_ambiguous` says whether an attempt that may be on the bill, sent but without an answer, may be followed by
+    another. `resume` ("continue" in the file) lets a plain text stream that broke off go on at the next upstream.
     """
 
     on: list[Kind] = msgspec.field(default_factory=lambda: ["rate_limit", "timeout", "unavailable", "overloaded"])
@@ -126,6 +169,7 @@ class Fallback(_Row, frozen=True):
     budget: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
     hedge: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     chain: dict[str, list[str]] = {}
+    retry_ambiguous: bool = True
     resume: bool = msgspec.field(default=False, name="continue")
 
 
@@ -151,41 +195,88 @@ class Timeouts(_Row, frozen=True):
         return 300.0 if self.first_event is None else self.first_event
 
 
+class When(_Row, frozen=True):
+    """`[[when]]`: requests for which all of this holds have other candidates, or are of another class, or both.
+
+    `tokens_above` and `tokens_below` are of the estimated input, `needs` all needed, `header` names and values of
+    request headers, `routed` what the policy's `router` calls the request. None, and no candidates: the policy's own.
+    """
+
+    tokens_above: Count | None = None
+    tokens_below: Count | None = None
+    needs: list[str] = []
+    header: dict[str, str] = {}
+    routed: Text | None = None
+    candidates: list[Text] = []
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class Given(_Row, frozen=True):
-    """The state of one upstream in a `[[test]]`."""
+    """The state of one upstream in a `[[test]]`. `warm` is how many tokens of the prompt its cache holds."""
 
     error: Kind | None = None
     down: bool = False
     p50_ms: Positive | None = None
     success_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    warm: Count | None = None
 
 
 class Asked(_Row, frozen=True):
-    """The request of a `[[test]]`."""
+    """The request of a `[[test]]`. `tokens` is its input as estimated, `max_tokens` 0 when it sets no limit."""
 
     stream: bool = False
     needs: list[str] = []
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    header: dict[str, str] = {}
+    routed: str = ""
     strategy: Strategy | None = None
 
 
+class Expect(_Row, frozen=True):
+    """What a `[[test]]` expects, where a list of who is asked would say too much. All that is given must hold."""
+
+    first: Text | None = None
+    asked: list[str] = []
+    never: list[Text] = msgspec.field(default_factory=list, name="not")
+    usd_below: Positive | None = None
+    when: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    task: Text | None = msgspec.field(default=None, name="class")
+
+
 class PolicyTest(_Row, frozen=True):
-    """`[[test]]`: with this state and request, these upstreams are asked, in this order."""
+    """`[[test]]`: with this state and request, these upstreams are asked, in this order, or what else is expected.
+
+    `budget` "spent": the policy's budget for attempts after a request's first is used up.
+    """
 
     name: Text
-    expect: list[str]
+    expect: list[str] | Expect
     given: dict[str, Given] = {}
     request: Asked = Asked()
+    budget: Literal["full", "spent"] = "full"
 
 
 class Policy(_Row, frozen=True):
-    """A policy file. No `candidates`: every upstream."""
+    """A policy file. No `candidates`: every upstream. `unsupported_parameters` is what becomes of those.
+
+    `task` ("class" in the file) is of the scores by which quality is judged, `router` a module that names a request's
+    class.
+
+    `explore` is the share of requests that may be sent to somebody to see whether it has become quicker.
+    """
 
     description: str = ""
     strategy: Strategy = "balanced"
     weights: Weights = Weights()
     candidates: list[Text] = msgspec.field(default_factory=lambda: ["*"])
     answers: list[Text] = []
+    task: str = msgspec.field(default="", name="class")
+    router: Text | None = None
+    when: list[When] = []
     require: Require = Require()
+    explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    unsupported_parameters: Unsupported = "drop"
     fallback: Fallback = Fallback()
     timeouts: Timeouts = Timeouts()
     test: list[PolicyTest] = []

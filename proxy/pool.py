@@ -20,7 +20,7 @@ from proxy.link import Link
 
 # Idle connections: let go before the 60 s and more of usual servers, and kept at most this many per address.
 IDLE_S: Final = 15.0
-MAX_IDLE: Final = 256
+MAX_IDLE: Final = 1024
 # A connection retires after ten minutes, give or take a fifth, so that a changed DNS answer is followed.
 MAX_AGE_S: Final = 600.0
 # How late a timer may ring. One sweep over 1000 waiting connections costs 0.1 ms.
@@ -53,7 +53,9 @@ class Pool:
         while links:
             link = links.pop()
             if now < link.retires and now - link.idle_since < IDLE_S and link.usable:
-                self._watch(link)
+                self._busy.add(link)
+                if self._timer is None:
+                    self._watch()
                 return link
             link.close()
         return None
@@ -68,27 +70,28 @@ class Pool:
         if transport is None:
             raise aiohttp.ServerDisconnectedError
         age_s = MAX_AGE_S * (0.8 + 0.4 * self._random.random())
-        link = Link(self._loop, self._loop.time() + age_s)
+        link = Link(self._loop, self._loop.time() + age_s, origin)
         transport.set_protocol(link)
         link.connection_made(transport)
-        self._watch(link)
+        self._busy.add(link)
+        if self._timer is None:
+            self._watch()
         return link
 
-    def give(self, origin: str, link: Link) -> None:
+    def give(self, link: Link) -> None:
         """Take a connection back: kept if its answer was whole, else closed."""
         self._busy.discard(link)
-        links = self._idle.setdefault(origin, deque())
+        links = self._idle.get(link.origin)
+        if links is None:
+            links = self._idle[link.origin] = deque()
         if link.done() and len(links) < MAX_IDLE:
             link.idle_since = self._loop.time()
             links.append(link)
         else:
             link.close()
 
-    def _watch(self, link: Link) -> None:
-        link.by = float("inf")
-        self._busy.add(link)
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK_S, self._sweep)
+    def _watch(self) -> None:
+        self._timer = self._loop.call_later(TICK_S, self._sweep)
 
     def _sweep(self) -> None:
         """Ring for every wait that is over; once there is nothing to wait for, let old idle connections go."""

@@ -7,7 +7,7 @@ Judged before a body is read: a request too many shall cost nothing but its refu
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from proxy.errors import ProxyError
 from proxy.metrics import Counter
@@ -21,8 +21,20 @@ _OTHER_FILES: Final = 200
 _RETRY_S: Final = 1.0
 
 
+class Inside(Protocol):
+    """A request under way that has no task yet."""
+
+    def task(self) -> asyncio.Task[None]:
+        """Give it one, which begins in the next turn of the event loop."""
+        ...
+
+    def cancel(self) -> object:
+        """Break it off."""
+        ...
+
+
 class Room:
-    """`inside` are the tasks of the requests under way: bodies still coming in count, GETs do not.
+    """`inside` are the requests under way, most of them tasks: bodies still coming in count, GETs do not.
 
     At most `most` of them, and a batch request comes in only while there are fewer than `batch_most`.
     """
@@ -30,10 +42,14 @@ class Room:
     __slots__ = ("_shed", "batch_most", "inside", "most")
 
     def __init__(self, most: int, shed: Counter) -> None:
-        self.inside: set[asyncio.Task[Any]] = set()
+        self.inside: set[asyncio.Task[Any] | Inside] = set()
         self.most = most
         self.batch_most = max(1, most * 4 // 5)
         self._shed = shed
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks of all that are inside, one for each."""
+        return [one if isinstance(one, asyncio.Task) else one.task() for one in list(self.inside)]
 
     def full(self, *, batch: bool) -> bool:
         """Say whether one more request would be too many."""

@@ -10,15 +10,19 @@ tried again there: they may be on the bill.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-from proxy import splice, wire
+from proxy import parameters, restream, splice
+from proxy.adapter import Rendered
 from proxy.answers import Answer, StreamAnswer, keyless
+from proxy.ask import Ask
 from proxy.attempt import Attempt, Timing, Tools
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from proxy.ledger import Page
+from proxy.link import Link
 from proxy.log import short
 from proxy.routes import Route
 from proxy.transport import Received
@@ -36,58 +40,99 @@ _BROKEN: Final = frozenset(
 )
 
 
-class Walk:
+_NOBODY: Final[Iterator[Upstream]] = iter(())
+
+
+class Asked(msgspec.Struct, eq=False):
+    """An attempt that was opened at `began`; `link` is where its request went, None as long as it has not."""
+
+    attempt: Attempt
+    rendered: Rendered
+    url: str
+    headers: Mapping[str, str]
+    began: float
+    link: Link | None = None
+
+
+class Walk(msgspec.Struct, eq=False):
     """One request's way along its chain; `failed` are the attempts that came to nothing.
 
     `asking` is whom it has asked last. Once the client has `left` nobody else is asked.
     """
 
-    __slots__ = (
-        "_fall_back",
-        "_timing",
-        "_waiting",
-        "asking",
-        "attempts",
-        "failed",
-        "left",
-        "request",
-        "request_id",
-        "route",
-        "speaking",
-        "tools",
-        "upstream_s",
-    )
+    request: ChatRequest
+    ask: Ask
+    route: Route
+    tools: Tools
+    request_id: str
+    _timing: Timing
+    page: Page | None = None
+    failed: list[tuple[Upstream, UpstreamError]] = []
+    attempts: int = 0  # upstreams that were asked and failed
+    speaking: bool = False  # another one was asked and has answered
+    upstream_s: float = 0.0
+    asking: Upstream | None = None
+    left: bool = False
+    started: bool = False
+    resent: bool = False  # its client has sent it before
+    _fall_back: bool = False
+    _waiting: Iterator[Upstream] = _NOBODY
+    _under_way: Asked | None = None
 
-    def __init__(
-        self, request: ChatRequest, route: Route, tools: Tools, request_id: str, client_s: float | None
-    ) -> None:
-        self.request = request
-        self.route = route
-        self.tools = tools
-        self.request_id = request_id
-        self.failed: list[tuple[Upstream, UpstreamError]] = []
-        self.attempts = 0  # upstreams that were asked and failed
-        self.speaking = False  # another one was asked and has answered
-        self.upstream_s = 0.0
-        self.asking: Upstream | None = None
-        self.left = False
-        self._waiting: Iterator[Upstream] = iter(())
-        self._fall_back = False
-        self._timing = Timing(route.policy.timeouts, tools.clock, client_s, stream=request.stream)
-
-    def go(self, chain: list[Upstream], *, fall_back: bool) -> Awaitable[Answer | StreamAnswer]:
-        """Return the first answer along `chain`. Raises the last UpstreamError, with the attempts in its metadata."""
-        self.route.budget.requests += 1
-        self._waiting = iter(chain)
+    def start(self, along: list[Upstream], *, fall_back: bool, again: bool = False) -> None:
+        """Take the way `along` these upstreams; nobody is asked yet. `again`: its client has sent it before."""
+        self.started = True
+        self.resent = again
+        self._waiting = iter(along)
         self._fall_back = fall_back
-        return self._ask(next(self._waiting))
+
+    def set_out(self) -> Asked:
+        """Open the first attempt and, if a kept connection is free, send its request. A good answer that comes there at
+        once and whole is for `arrived`, anything else for `go_on`. Raises UpstreamError when nobody could be asked.
+        """
+        self._under_way = asked = self._open(next(self._waiting))
+        self._announce()
+        if asked.attempt.upstream.provider.sign is None:
+            body, by = asked.rendered.body, self._timing.first_by
+            asked.link = self.tools.transport.begin(asked.url, asked.headers, body, by)
+        return asked
+
+    def arrived(self, asked: Asked, body: bytes) -> Answer:
+        """Return the answer that `body` is. Raises UpstreamError, as `go_on` will, when it is none."""
+        answer = self._whole(asked.attempt, body)
+        self._under_way = None
+        self.upstream_s = self.tools.clock() - asked.began
+        self.speaking = True
+        return answer
+
+    def go_on(self) -> Awaitable[Answer | StreamAnswer]:
+        """Return the first answer along the chain. Raises the last UpstreamError, with the attempts in its metadata."""
+        asked = self._under_way
+        if asked is not None:
+            return self._ask(asked.attempt.upstream)
+        return self._ask(self.first())
+
+    def first(self) -> Upstream:
+        """Return whom to ask first."""
+        self._announce()
+        return next(self._waiting)
+
+    def _announce(self) -> None:
+        """Tell the budget of this request: once, whoever asks first for it."""
+        budget = self.route.budget
+        if self.resent:
+            budget.came_again(self.route.policy.fallback.budget, self.tools.clock())
+        else:
+            budget.requests += 1
 
     async def resume(self, request: ChatRequest, answer: StreamAnswer, error: UpstreamError) -> Answer | StreamAnswer:
-        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go`."""
+        """Return what goes on with `request` after `error` broke `answer` off. Raises like `go_on`."""
         answer.close()
         self.speaking = False
         self.request = request
-        return await self._ask(await self._next(answer.attempt.upstream, error))
+        # What half a request is answered with teaches nothing.
+        self.ask = msgspec.structs.replace(self.ask, tokens=0, prefix=())
+        return await self._ask(await self._next(answer.attempt.upstream, error, broke_off=True))
 
     async def _ask(self, upstream: Upstream) -> Answer | StreamAnswer:
         while True:
@@ -99,16 +144,29 @@ class Walk:
                 self.speaking = True
                 return answer
 
-    async def _next(self, upstream: Upstream, error: UpstreamError) -> Upstream:
+    async def _next(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream:
         """Return who is asked after `upstream` failed, when it is time to. Raises what the client is told if nobody."""
-        self.failed.append((upstream, error))
-        self.attempts += not error.unsent
-        following = self._following(upstream, error) if self._fall_back else None
-        held = following is not None and not self._affords()
-        self._note(upstream, error, following, held=held)
-        if following is None or held or not await self._ready(following, error):
+        following = self.after(upstream, error, broke_off=broke_off)
+        if following is None or not await self._ready(following, error):
             raise self._told(error) from None
         return following
+
+    def after(self, upstream: Upstream, error: UpstreamError, *, broke_off: bool = False) -> Upstream | None:
+        """Note that `upstream` failed. Returns who is asked next, None for nobody."""
+        self.failed.append((upstream, error))
+        self.attempts += not error.unsent
+        # What broke off is not in doubt, it is on the bill; `continue` is the switch for that.
+        final = error.possibly_billed and not (broke_off or self.route.policy.fallback.retry_ambiguous)
+        following = self._following(upstream, error) if self._fall_back and not final else None
+        held = following is not None and not self._affords()
+        self._note(upstream, error, following, held=held)
+        return None if held else following
+
+    def pause_s(self, following: Upstream, error: UpstreamError) -> float:
+        """Return how long to wait before `following` is asked after `error`: 0 unless it failed itself just now."""
+        if following is not self.failed[-1][0] or error.kind != "unavailable":
+            return 0.0
+        return PAUSE_S * (0.5 + self.tools.random.random())
 
     def _following(self, upstream: Upstream, error: UpstreamError) -> Upstream | None:
         """Return who is to be asked after `error`: the next that may be, or else `upstream` again; None for nobody."""
@@ -116,8 +174,12 @@ class Walk:
             return None
         now, following = self.tools.clock(), None
         if error.unsent or error.kind in self.route.on:
-            # Whoever has begun to rest since the decision is passed over.
-            following = next((one for one in self._waiting if one.rest(now) is None), None)
+            # Whoever has begun to rest since the decision is passed over, and after a prompt that was too long whoever
+            # surely takes no more than the one it was too long for.
+            longer = error.kind != "context_length"
+            following = next(
+                (one for one in self._waiting if one.rest(now) is None and (longer or one.outgrows(upstream))), None
+            )
         return following or (upstream if self._again(upstream, error, now) else None)
 
     def _again(self, upstream: Upstream, error: UpstreamError, now: float) -> bool:
@@ -140,42 +202,55 @@ class Walk:
 
     async def _ready(self, following: Upstream, error: UpstreamError) -> bool:
         """Pause before an upstream that failed is asked again. Returns False when it has begun to rest meanwhile."""
-        if following is not self.failed[-1][0] or error.kind != "unavailable":
+        pause_s = self.pause_s(following, error)
+        if not pause_s:
             return True
-        pause_s = PAUSE_S * (0.5 + self.tools.random.random())
         await asyncio.sleep(pause_s)
         self.upstream_s += pause_s
         return following.rest(self.tools.clock()) is None
 
     def _told(self, error: UpstreamError) -> UpstreamError:
         """Return what the client is told when `error` was the last."""
+        if self.page is not None:
+            self.page.settle()
         # An upstream that was never asked has not answered: the last one that was asked has.
         told = next((one for _, one in reversed(self.failed) if not one.unsent), error)
         told.metadata = self._history()
         return told
 
-    async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
-        request, timing, provider = self.request, self._timing, upstream.provider
+    def _open(self, upstream: Upstream) -> Asked:
+        """Open an attempt. Raises UpstreamError when its request cannot be made, or may not be."""
+        request, provider = self.request, upstream.provider
         self.asking = upstream
-        rendered = provider.adapter.render(request, upstream.target)
+        mode = self.route.policy.unsupported_parameters
+        if mode == "drop" and not upstream.row.unsupported:
+            rendered = provider.adapter.render(request, upstream.target)  # what `parameters` would do
+        else:
+            rendered = parameters.render(request, upstream, mode)
         provider.gate.enter(request.input_tokens)
-        attempt = Attempt(upstream, rendered, self.tools)
-        timing.start_attempt()
-        received = None
+        attempt = Attempt(upstream, rendered, self.tools, self.ask, self.page)
         began = self.tools.clock()
+        self._timing.start_attempt(began)
+        headers = attempt.credential.headers
+        if rendered.headers:
+            headers = {**headers, **rendered.headers}
+        return Asked(attempt, rendered, provider.access.base_url + rendered.path, headers, began)
+
+    async def _attempt(self, upstream: Upstream) -> Answer | StreamAnswer:
+        timing, received = self._timing, None
+        asked, self._under_way = self._under_way or self._open(upstream), None
+        attempt, rendered, headers = asked.attempt, asked.rendered, asked.headers
         try:
-            headers, url = attempt.credential.headers, provider.access.base_url + rendered.path
-            if rendered.headers:
-                headers = {**headers, **rendered.headers}
-            if provider.sign is not None:
-                proof = provider.sign(url, rendered.body, attempt.credential.key, self.tools.wall())
+            if (sign := upstream.provider.sign) is not None:
+                proof = sign(asked.url, rendered.body, attempt.credential.key, self.tools.wall())
                 headers = {**headers, **proof} if proof else headers
             received = await self.tools.transport.send(
-                url,
+                asked.url,
                 headers,
                 rendered.body,
                 connect_s=timing.connect_s,
                 by=timing.first_by,
+                begun=asked.link,
             )
             return await self._read(attempt, received, json_lines=rendered.json_lines)
         except BaseException as error:
@@ -190,13 +265,13 @@ class Walk:
                 received.abort()
             raise
         finally:
-            self.upstream_s += self.tools.clock() - began
+            self.upstream_s += self.tools.clock() - asked.began
 
     async def _read(self, attempt: Attempt, received: Received, *, json_lines: bool) -> Answer | StreamAnswer:
         request, timing, upstream = self.request, self._timing, attempt.upstream
         adapter = upstream.provider.adapter
         if received.status != 200:
-            raise adapter.parse_error(received.status, received.headers, await received.read(timing.first_by))
+            raise adapter.parse_error(received.status, received.headers, await received.read_error(timing.first_by))
         if not request.stream:
             return self._whole(attempt, await received.read(timing.deadline))
         # What it is, its first byte says: servers send events as JSON and JSON as events.
@@ -219,7 +294,7 @@ class Walk:
         body = reply.body
         if request.stream:
             body = _reframed(body, include_usage=request.include_usage)
-        attempt.usage = reply.usage
+        attempt.usage, attempt.answered = reply.usage, reply.model
         attempt.close(None)
         return Answer(attempt, body, reply.finish)
 
@@ -255,6 +330,6 @@ def _told_of(upstream: Upstream, error: UpstreamError) -> dict[str, object]:
 
 def _reframed(body: bytes, *, include_usage: bool) -> bytes:
     try:
-        return wire.as_stream(body, include_usage=include_usage)
+        return restream.as_stream(body, include_usage=include_usage)
     except msgspec.DecodeError:
         raise UnavailableError("the upstream's answer is no stream", code="upstream_invalid_response") from None

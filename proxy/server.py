@@ -16,14 +16,16 @@ from aiohttp import web
 
 from proxy.admission import Admission
 from proxy.answers import StreamAnswer
-from proxy.client import Client, Nobody, client_of
+from proxy.client import Client, Going, Nobody, client_of
 from proxy.connection import Connection
 from proxy.desk import Desk, Doors, overrides, raw_path, send_json
 from proxy.errors import ClientError, ProxyError, UpstreamError
+from proxy.express import Express
 from proxy.gateway import Gateway, Overrides
-from proxy.lane import Lane, client_left, shutting_down
+from proxy.lane import Lane, Rider, client_left, shutting_down
 from proxy.resume import Listener, resumed
 from proxy.room import Room
+from proxy.router import Asked
 from proxy.visit import Visit
 from proxy.wire import ChatRequest, decode_chat
 
@@ -42,6 +44,7 @@ class Sidecar:
         self.shutting_down = False
         self.room = room
         self.in_flight = room.inside  # whoever is inside is waited for when the sidecar stops
+        self._lane: Lane[Overrides] | None = None
         self._ids = count(1)
         self._large = asyncio.Lock()
         # One random prefix per process and a counter: unique, and 50x cheaper than a UUID per request.
@@ -79,17 +82,59 @@ class Sidecar:
     def lane(self) -> Lane[Overrides]:
         """Return the short lane to the chat door, for requests whose heads have been judged on the main port."""
         admission = self.admission
-        return Lane(
-            lambda client, said, body: self._guarded(client, self._next_id(), said, body, self.tools.clock()),
-            self.room,
-            admission.max_body,
-            admission.body_s,
-        )
+        self._lane = Lane(self._by_task, self.room, admission.max_body, admission.body_s, self._board)
+        return self._lane
 
-    async def _guarded(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
-        """The outermost handler of the chat door. Nobody keeps `body` longer than it may have to be sent once more."""
-        answering = self._answer(client, request_id, said, body, began)
-        del body
+    def forget(self) -> None:
+        """Have all heads judged anew: other files look at other headers."""
+        if self._lane is not None:
+            self._lane.heads.forget()
+
+    def _by_task(self, client: Client, said: Overrides, body: bytes) -> Going:
+        """Answer a request in a task, from the beginning."""
+        began, request_id = self.tools.clock(), self._next_id()
+        return self._guarded(client, request_id, self._answer(client, request_id, said, body, began))
+
+    def _board(self, client: Client, said: Overrides, body: bytes) -> Rider | Going:
+        """Begin to answer a request, by the express if it can take it, else in a task."""
+        if not self.ready or self.gateway.drains or len(body) > _LARGE:
+            return self._by_task(client, said, body)
+        began, request_id = self.tools.clock(), self._next_id()
+        try:
+            visit = self._visit(decode_chat(body, int(self.tools.wall())), request_id, said, began)
+            self.gateway.start(visit.walk, visit.plan, said)
+            if visit.plan.route.hedges:  # two attempts may have to be watched
+                return self.serve(client, visit, said)
+            asked = visit.walk.set_out()
+        except Exception:  # whatever it is: the task meets it as well, and knows what to do
+            return self._by_task(client, said, body)
+        if asked.link is None:
+            return self.serve(client, visit, said)
+        express = Express(client, self, visit, said, asked, asked.link)
+        asked.link.told = express.told
+        return express
+
+    def serve(self, client: Client, visit: Visit, said: Overrides) -> Going:
+        """Return what answers a request whose walk has begun."""
+        return self._guarded(client, visit.request_id, self._serve(client, visit, said))
+
+    def settle(self, client: Client, visit: Visit, asked: Asked, body: bytes) -> bool:
+        """Make of `body` the client's answer, and close the books. Returns False when it is none; nothing is done."""
+        try:
+            visit.answer = answer = visit.walk.arrived(asked, body)
+        except Exception:  # the task meets it as well
+            return False
+        try:
+            visit.status = 200
+            visit.close()
+            client.send(200, visit.head(), answer.body)
+            visit.record(self.tools)
+        except Exception as error:
+            self._refuse(client, error, visit.request_id)
+        return True
+
+    async def _guarded(self, client: Client, request_id: str, answering: Going) -> None:
+        """The outermost handler of the chat door."""
         try:
             await answering
         except ConnectionError:
@@ -146,15 +191,17 @@ class Sidecar:
     async def _chat(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """The main door, for a request that aiohttp has parsed."""
         began = self.tools.clock()
-        said = overrides(http)
+        wanted = self.gateway.generation.routes.headers
+        said = overrides(http, wanted)
         with self.room.entered(batch=said.batch):
             body = await self._body(http, request_id)
-            if isinstance(http.protocol, Connection):
+            # What it says is not what other files would have looked at.
+            if isinstance(http.protocol, Connection) and wanted is self.gateway.generation.routes.headers:
                 http.protocol.learn(http, said)
             client = client_of(http)
-            answering = self._guarded(client, request_id, said, body, began)
+            answering = self._answer(client, request_id, said, body, began)
             del body
-            await answering
+            await self._guarded(client, request_id, answering)
         return client.sent()
 
     async def _body(self, http: web.BaseRequest, request_id: str) -> bytes:
@@ -168,20 +215,26 @@ class Sidecar:
             raise
 
     async def _answer(self, client: Client, request_id: str, said: Overrides, body: bytes, began: float) -> None:
-        """Decode, decide, route, relay; the books are closed once, at the end."""
+        """Decode, decide, route, relay; the books are closed once, at the end.
+
+        Nobody keeps `body` longer than it may have to be sent once more.
+        """
         if len(body) > _LARGE:
             request = await self._decode_large(body, request_id)
         else:
             request = decode_chat(body, int(self.tools.wall()))
         del body
-        plan = self.gateway.plan(request, said)
-        walk = self.gateway.walk(request, plan, request_id, said)
-        visit = Visit(request, request_id, plan, walk, began)
+        visit = self._visit(request, request_id, said, began)
         del request
         if self.gateway.drains:
             await self._outlive(client, visit, said)
         else:
             await self._serve(client, visit, said)
+
+    def _visit(self, request: ChatRequest, request_id: str, said: Overrides, began: float) -> Visit:
+        plan = self.gateway.plan(request, said)
+        walk = self.gateway.walk(request, plan, request_id, said)
+        return Visit(request_id, request.model, request.stream, plan, walk, began)
 
     async def _decode_large(self, body: bytes, request_id: str) -> ChatRequest:
         """Decode a large body, one in a turn of the event loop: 200 that come together would hold all others up."""
@@ -216,8 +269,7 @@ class Sidecar:
             client.fail(visit.head(), visit.error)
         finally:
             # No await here: a client that has all it wanted may cancel us, and the books must close first.
-            if isinstance(visit.answer, StreamAnswer):
-                visit.answer.close()
+            visit.close()
             visit.record(self.tools)
 
     async def _outlive(self, client: Client, visit: Visit, said: Overrides) -> None:
@@ -261,6 +313,7 @@ class Sidecar:
                 raise
             visit.error = shutting_down()
         visit.status = 200
+        visit.close()
         client.end(visit.error)
 
     async def _go_on(self, client: Client, visit: Visit, answer: StreamAnswer) -> None:

@@ -49,6 +49,12 @@ class Decoder:
         the events ahead of it were returned.
         """
         self._check()
+        if not self._buffer and not self._data and not self._name and data.startswith(b"data: "):
+            end = data.find(b"\n")
+            # One plain event and nothing else, as upstreams write them.
+            if end == len(data) - 2 <= MAX_EVENT and data.endswith(b"\n") and data.find(b"\r") < 0 and end > 6:
+                self._start = False
+                return [Event(b"", data[6:end])]
         buffer = self._buffer + data if self._buffer else data
         if self._start:
             if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):

@@ -19,32 +19,44 @@ MAX_WEIGHT: Final = 30.0
 # The latency of an upstream that nobody has measured and whose catalog row is silent.
 DEFAULT_P50_MS: Final = 1000.0
 DEFAULT_P99_MS: Final = 5000.0
+NEVER: Final = float("-inf")
 # The 95th and 99th percentiles of a normal distribution lie this many standard deviations above its middle.
 _Z95: Final = 1.645
 _Z99: Final = 2.326
 
 
 class Decayed:
-    """A weight that halves every HALF_LIFE_S, with sums that halve along."""
+    """A weight of `most` at most that halves every HALF_LIFE_S, with sums that halve along.
 
-    __slots__ = ("_at", "square", "total", "weight")
+    `at` is when it was last added to, to a second; NEVER before the first time.
+    """
 
-    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = 0.0) -> None:
+    __slots__ = ("_mean", "_most", "_prior", "_since", "_until", "at", "square", "total", "weight")
+
+    def __init__(self, weight: float = 0.0, total: float = 0.0, at: float = NEVER, most: float = MAX_WEIGHT) -> None:
+        self._most = most
         self.weight = weight
         self.total = total
         self.square = 0.0
-        self._at = at
+        self.at = at
+        # The last `mean`, with its prior, and from when until when it is good.
+        self._mean = self._prior = 0.0
+        self._since = self._until = 0.0
 
     def add(self, value: float, now: float) -> None:
         """Count `value` at `now` (monotonic seconds)."""
-        if now - self._at > _STEP_S:
+        if now - self.at > _STEP_S:
             self._keep(self.fade(now))
-            self._at = now
-        if self.weight > MAX_WEIGHT - 1.0:
-            self._keep((MAX_WEIGHT - 1.0) / self.weight)
-        self.weight += 1.0
-        self.total += value
-        self.square += value * value
+            self.at = now
+        weight, total, square = self.weight, self.total, self.square
+        most = self._most - 1.0
+        if weight > most:  # as it always is when there is much to do
+            share = most / weight
+            weight, total, square = most, total * share, square * share
+        self.weight = weight + 1.0
+        self.total = total + value
+        self.square = square + value * value
+        self._until = self._since
 
     def _keep(self, share: float) -> None:
         self.weight *= share
@@ -53,12 +65,21 @@ class Decayed:
 
     def fade(self, now: float) -> float:
         """Return what is left of the sums at `now`, 0 to 1."""
-        return 0.5 ** ((now - self._at) / HALF_LIFE_S) if now > self._at else 1.0
+        return 0.5 ** ((now - self.at) / HALF_LIFE_S) if now > self.at else 1.0
+
+    def left(self, now: float) -> tuple[float, float]:
+        """Return what is left of the sum and of the weight at `now`."""
+        share = self.fade(now)
+        return self.total * share, self.weight * share
 
     def mean(self, now: float, prior: float) -> float:
         """Return the mean, blended with `prior`."""
-        left = self.fade(now)
-        return (self.total * left + prior * PRIOR_WEIGHT) / (self.weight * left + PRIOR_WEIGHT)
+        # Good for a step: a ranking asks every candidate, most of which have not answered since (0.15 us, not 0.45).
+        if not (self._since <= now < self._until and prior == self._prior):
+            left = self.fade(now)
+            self._mean = (self.total * left + prior * PRIOR_WEIGHT) / (self.weight * left + PRIOR_WEIGHT)
+            self._since, self._until, self._prior = now, now + _STEP_S, prior
+        return self._mean
 
 
 class LatencySketch:
@@ -68,10 +89,13 @@ class LatencySketch:
     p99 = exp(mean + 2.326 standard deviations). Constant time and space, unlike a window that must be sorted.
     """
 
-    __slots__ = ("_logs", "_prior_mean", "_prior_square")
+    __slots__ = ("_logs", "_p50", "_prior_mean", "_prior_square", "_since", "_until")
 
     def __init__(self, p50_ms: float, p99_ms: float) -> None:
         self._logs = Decayed()
+        # The last median, and from when until when it is good.
+        self._p50 = p50_ms
+        self._since = self._until = 0.0
         self._prior_mean = log(p50_ms)
         deviation = max(0.0, log(p99_ms) - self._prior_mean) / _Z99
         self._prior_square = self._prior_mean**2 + deviation**2
@@ -79,10 +103,20 @@ class LatencySketch:
     def add(self, ms: float, now: float) -> None:
         """Count one latency."""
         self._logs.add(log(max(ms, 0.01)), now)
+        self._until = self._since
+
+    @property
+    def measured(self) -> float:
+        """When the last latency was counted, to a second."""
+        return self._logs.at
 
     def p50(self, now: float) -> float:
         """Return the median in ms."""
-        return exp(self._logs.mean(now, self._prior_mean))
+        # As `mean` keeps its own: a ranking asks for every candidate's.
+        if not self._since <= now < self._until:
+            self._p50 = exp(self._logs.mean(now, self._prior_mean))
+            self._since, self._until = now, now + _STEP_S
+        return self._p50
 
     def p95(self, now: float) -> float:
         """Return the 95th percentile in ms."""

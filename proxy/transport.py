@@ -15,11 +15,14 @@ from yarl import URL
 
 from proxy import __version__
 from proxy.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
-from proxy.link import Answer, LateError, Link
+from proxy.framing import Answer
+from proxy.link import LateError, Link
 from proxy.pool import Pool
 
 # A complete answer larger than this is a fault: it has to be held in memory to be checked (8 x the largest recorded).
 MAX_ANSWER: Final = 32 << 20
+# And of an error's text nobody reads more than this; an endless one is as good as none.
+MAX_ERROR: Final = 256 << 10
 # After an answer's end its connection is worth waiting this long for, until the last framing bytes are in.
 _LINGER_S: Final = 0.2
 # Heads of requests are kept ready per address and set of headers; reloads leave old ones behind.
@@ -29,11 +32,10 @@ _MAX_HEADS: Final = 1024
 class Received:
     """An upstream's answer: head read, body not yet."""
 
-    __slots__ = ("_link", "_origin", "_transport", "headers", "status")
+    __slots__ = ("_link", "_transport", "headers", "status")
 
-    def __init__(self, transport: "Transport", origin: str, link: Link, head: Answer) -> None:
+    def __init__(self, transport: "Transport", link: Link, head: Answer) -> None:
         self._transport = transport
-        self._origin = origin
         self._link: Link | None = link
         self.status = head.code
         self.headers: Mapping[str, str] = head.headers
@@ -67,10 +69,19 @@ class Received:
         if link.whole():
             self.abort()
 
+    async def read_error(self, by: float) -> bytes:
+        """Return the body of an error, b"" when it is over MAX_ERROR: its status says enough. Raises like `next`."""
+        parts, size = [], 0
+        while size <= MAX_ERROR and (part := await self.next(by)):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts) if size <= MAX_ERROR else b""
+
     async def read(self, by: float) -> bytes:
         """Return the whole body. Raises UnavailableError when it is cut short or over MAX_ANSWER."""
         link = self._link
-        if link is not None and (body := link.rest()) is not None:
+        if link is not None and (body := link.came()) is not None:
+            link.take()
             self.abort()  # all of it came with its head: so with nearly every answer
             return body
         first = await self.next(by)
@@ -88,15 +99,15 @@ class Received:
         """Let go of an answer that is complete. Its connection is kept if the last framing bytes come soon."""
         link = self._link
         if link is not None and not link.complete():
-            self._transport.linger(self._origin, link)
+            self._transport.linger(link)
         elif link is not None:
-            self._transport.pool.give(self._origin, link)
+            self._transport.pool.give(link)
         self._link = None
 
     def abort(self) -> None:
         """Let go of the answer; if it is not whole, its connection closes."""
         if self._link is not None:
-            self._transport.pool.give(self._origin, self._link)
+            self._transport.pool.give(self._link)
             self._link = None
 
 
@@ -114,24 +125,41 @@ class Transport:
             task.cancel()
         await self.pool.close()
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_s: float, by: float) -> Received:
-        """POST `body` and return the answer's head. Raises UpstreamError.
+    def begin(self, url: str, headers: Mapping[str, str], body: bytes, by: float) -> Link | None:
+        """POST `body` over a kept connection, at once; None when there is none. `send` tells what comes of it."""
+        origin, head = self._head(url, headers)
+        link = self.pool.take(origin)
+        if link is not None:
+            link.ask(head, body, by)
+        return link
+
+    async def send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_s: float,
+        by: float,
+        begun: Link | None = None,
+    ) -> Received:
+        """POST `body` and return the answer's head; `begun` is what `begin` has returned for it. Raises UpstreamError.
 
         A connection that cannot be made, or a kept one that dies before any answer, is tried once more at once: the
         one never reached the upstream, the other only met its idle timeout.
         """
-        origin, head = self._head(url, headers)
-        head = b"%b%d\r\n\r\n" % (head, len(body))
-        link = self.pool.take(origin)
+        link = begun or self.begin(url, headers, body, by)
         if link is not None:
             try:
-                return await self._ask(origin, link, head, body, by)
+                return await self._hear(link)
             except _FOREIGN as error:
                 if link.heard or isinstance(error, LateError):
                     raise _translated(error, "the upstream did not answer in time") from error
+        origin, head = self._head(url, headers)
         try:
             link = await self._open(origin, connect_s, by)
-            return await self._ask(origin, link, head, body, by)
+            link.ask(head, body, by)
+            return await self._hear(link)
         except _FOREIGN as error:
             raise _translated(error, "the upstream did not answer in time") from error
 
@@ -146,14 +174,13 @@ class Transport:
                 raise
             return await self.pool.open(origin, wait_s)
 
-    async def _ask(self, origin: str, link: Link, head: bytes, body: bytes, by: float) -> Received:
-        link.by = by
+    async def _hear(self, link: Link) -> Received:
         try:
-            answer = await link.ask(head, body)
+            answer = await link.hear()
         except BaseException:
-            self.pool.give(origin, link)
+            self.pool.give(link)
             raise
-        received = Received(self, origin, link, answer)
+        received = Received(self, link, answer)
         if 300 <= answer.code < 400:
             received.abort()
             raise UnavailableError(
@@ -162,13 +189,13 @@ class Transport:
             )
         return received
 
-    def linger(self, origin: str, link: Link) -> None:
+    def linger(self, link: Link) -> None:
         """Read the rest of a finished answer, if it comes soon, so that its connection can be kept."""
-        task = asyncio.get_running_loop().create_task(self._linger(origin, link))
+        task = asyncio.get_running_loop().create_task(self._linger(link))
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
 
-    async def _linger(self, origin: str, link: Link) -> None:
+    async def _linger(self, link: Link) -> None:
         link.by = asyncio.get_running_loop().time() + _LINGER_S
         try:
             while await link.read():
@@ -176,7 +203,7 @@ class Transport:
         except _FOREIGN:
             pass
         finally:
-            self.pool.give(origin, link)
+            self.pool.give(link)
 
     def _head(self, url: str, headers: Mapping[str, str]) -> tuple[str, bytes]:
         """Return the address and the request's head up to the digits of its length, made once per set of headers."""

@@ -1,22 +1,24 @@
 """One model at one provider: what the catalog says of it, what it has done lately, and whether it may be asked now.
 
-Two lifetimes meet here. `Upstream` and `Provider` belong to one generation of the policy files; `Live` and `Gate` are
-handed on to the next generation, so a reload forgets no measurement, no rest and no limit.
+Two lifetimes meet here. `Upstream` and `Provider` belong to one generation of the policy files; `Live` and the
+provider's `Gate` are handed on to the next generation, so a reload forgets no measurement, no rest and no limit.
 """
 
+from collections.abc import Mapping
 from random import Random
 from typing import Final, NamedTuple
 
-from aiolimiter import AsyncLimiter
-
 from proxy.adapter import Adapter, Sign, Target
-from proxy.board import SharedBucket
+from proxy.ask import Ask
 from proxy.breaker import Breaker, Parking, Rest
-from proxy.errors import AuthError, RateLimitError, UpstreamError
+from proxy.errors import AuthError, UpstreamError
+from proxy.gate import Gate
 from proxy.keys import Access
-from proxy.log import plain
-from proxy.policy import Limits, ModelRow, Price, ProviderRow
-from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, Stats
+from proxy.learned import Learned
+from proxy.log import plain, short
+from proxy.policy import ModelRow, Price, ProviderRow
+from proxy.prices import Book, Rates, Tariff, cost, rates
+from proxy.stats import DEFAULT_P50_MS, DEFAULT_P99_MS, NEVER, Stats
 from proxy.wire import Usage
 
 # So many models that no catalog lists have live numbers of their own, if their names are no longer than this.
@@ -25,16 +27,23 @@ LONGEST_NAME: Final = 256
 
 
 class Live:
-    """What one upstream has done lately: stats, breaker, and the keys that it does not take for now."""
+    """What one upstream has done lately: stats, what they teach, breaker, and the keys that it does not take now."""
 
-    __slots__ = ("breaker", "in_flight", "parked", "random", "stats")
+    __slots__ = ("breaker", "in_flight", "learned", "parked", "random", "stats", "tried")
 
     def __init__(self, stats: Stats, random: Random) -> None:
         self.stats = stats
+        self.learned = Learned()
+        self.tried = NEVER  # when last a request was sent to see how it does
         self.in_flight = 0
         self.breaker = Breaker(random)
         self.parked = Parking()
         self.random = random
+
+    def measured(self, *, stream: bool) -> float:
+        """Return when last it was seen how long an answer takes, or somebody was sent to see."""
+        sketch = self.stats.first_token if stream else self.stats.latency
+        return max(self.tried, sketch.measured)
 
     def begin(self) -> bool:
         """Note that an attempt starts. Returns True for the one that probes a tripped upstream; hand that to `end`."""
@@ -63,76 +72,6 @@ class Live:
         elif error.kind in ("timeout", "unavailable", "overloaded"):
             self.stats.failed(now)
             self.breaker.failed(error, now, self.stats.requests, probe=probe)
-
-
-class Bucket(AsyncLimiter):
-    """aiolimiter's leaky bucket, for who will not wait."""
-
-    def has_room(self, amount: float) -> bool:
-        """Say what `has_capacity` says; without asking for the time when the answer is plain."""
-        # The level was this or higher: a bucket only leaks while nobody takes.
-        return self._level + amount <= self.max_rate or self.has_capacity(min(amount, self.max_rate))
-
-    def take(self, amount: float) -> bool:
-        """Take `amount` at once, or all there can be. Returns False, and takes nothing, when there is no room."""
-        amount = min(amount, self.max_rate)
-        if not self.has_capacity(amount):
-            return False
-        self._level += amount  # what `acquire` does next; awaiting it would leak the bucket once more (1.5 us)
-        return True
-
-    def give_back(self, amount: float) -> None:
-        """Undo a `take` of just now."""
-        self._level -= amount
-
-
-class Gate:
-    """The limits of one provider, over all its models."""
-
-    __slots__ = ("_requests", "_tokens", "in_flight", "limits")
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.in_flight = 0
-        self._requests: Bucket | SharedBucket | None = Bucket(limits.rpm, 60) if limits.rpm else None
-        self._tokens: Bucket | SharedBucket | None = Bucket(limits.tpm, 60) if limits.tpm else None
-
-    def total(self) -> int:
-        """Return how many attempts are under way, in all processes that share these limits."""
-        return self.in_flight
-
-    def refuses(self, tokens: int) -> str | None:
-        """Return which limit an attempt of `tokens` would break; None when there is room."""
-        if self._crowded():
-            return f"limit of {self.limits.concurrency} requests at once"
-        if self._requests is not None and not self._requests.has_room(1):
-            return f"limit of {self.limits.rpm} requests per minute"
-        if self._tokens is not None and not self._tokens.has_room(tokens):
-            return f"limit of {self.limits.tpm} tokens per minute"
-        return None
-
-    def enter(self, tokens: int) -> None:
-        """Take a place, at once. Raises RateLimitError with `unsent` when there is none, be it since `refuses`."""
-        requests = self._requests
-        if self._crowded() or (requests is not None and not requests.take(1)):
-            raise self._full(tokens)
-        if self._tokens is not None and not self._tokens.take(tokens):
-            if requests is not None:
-                requests.give_back(1)
-            raise self._full(tokens)
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        """Give the place back. Called exactly once per `enter`."""
-        self.in_flight -= 1
-
-    def _crowded(self) -> bool:
-        return self.limits.concurrency is not None and self.in_flight >= self.limits.concurrency
-
-    def _full(self, tokens: int) -> RateLimitError:
-        error = RateLimitError(f"the sidecar keeps to its own {self.refuses(tokens) or 'limits'}")
-        error.unsent = True
-        return error
 
 
 class MadeUp:
@@ -164,24 +103,41 @@ class Credential(NamedTuple):
 
 class Provider:
     """One account at one provider. Its keys take turns; `parked` are those that it refuses whatever they are for.
-    `sign` signs its requests, None in a language that does not.
+    `sign` signs its requests, None in a language that does not. `tariff` is what its models cost.
     """
 
-    __slots__ = ("_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row", "sign")
+    __slots__ = (
+        "_turn", "access", "adapter", "credentials", "gate", "made_up", "name", "parked", "row", "sign", "tariff",
+    )  # fmt: skip
 
-    def __init__(self, row: ProviderRow, adapter: Adapter, access: Access, gate: Gate, made_up: "MadeUp") -> None:
+    def __init__(
+        self,
+        row: ProviderRow,
+        adapter: Adapter,
+        access: Access,
+        gate: Gate,
+        made_up: MadeUp,
+        tariff: Tariff | None = None,
+    ) -> None:
         self.row = row
         self.name = row.name
         self.adapter = adapter
         self.access = access
         self.gate = gate
         self.made_up = made_up
+        self.tariff = tariff or Tariff(Book(), row.name, access.base_url, {})
         # Not handed on: whoever changes a key, or asks for a reload, wants to see it tried.
         self.parked = Parking()
         common = {"Content-Type": "application/json", "Accept-Encoding": "identity", **row.headers}
         self.credentials = [Credential(key or "", {**common, **adapter.auth(key)}) for key in access.keys or (None,)]
         self.sign: Sign | None = getattr(adapter, "sign", None)
         self._turn = 0
+
+    def speaking(self, adapter: Adapter) -> "Provider":
+        """Return the same account in another wire language: it shares limits, and what is known of its keys."""
+        other = Provider(self.row, adapter, self.access, self.gate, self.made_up)
+        other.parked = self.parked
+        return other
 
     def next(self) -> Credential:
         """Return the next of several keys."""
@@ -190,35 +146,66 @@ class Provider:
 
 
 class Upstream:
-    """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up."""
+    """One model at one provider, called "provider/id". `label` is bounded, for metrics: "provider/*" when made up.
+
+    `price` is the catalog's or else the price book's, None when unknown; `usd_per_mtok` is its blend.
+    """
 
     __slots__ = (
+        "cache",
         "features",
         "label",
         "live",
         "name",
         "plain_name",
+        "price",
         "provider",
         "quality",
+        "rates",
         "row",
+        "scores",
+        "short_name",
         "target",
         "usd_per_mtok",
     )
 
-    def __init__(self, row: ModelRow, provider: Provider, live: Live, label: str = "") -> None:
+    def __init__(
+        self,
+        row: ModelRow,
+        provider: Provider,
+        live: Live,
+        label: str = "",
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
         self.row = row
         self.name = row.name
         self.plain_name = plain(row.name)  # as headers tell it
+        self.short_name = short(row.name)  # as the log does
         self.label = label or row.name
         self.provider = provider
         self.live = live
         self.quality = row.quality
+        self.scores = scores or {}
         self.features = None if row.features is None else frozenset(row.features)
-        self.target = Target(row.id, frozenset(provider.row.quirks), row.max_output)
-        self.usd_per_mtok = None if row.price is None else blend(row.price)
+        # A row may list quirks of several languages, where its models speak several.
+        self.target = Target(row.id, provider.adapter.quirks & {*provider.row.quirks}, row.max_output, provider.name)
+        self.cache = provider.row.cache.ttl_s, provider.row.cache.min_tokens
+        self.price: Price | None = None
+        self.usd_per_mtok: float | None = None
+        self.rates: list[Rates] = []
+        self.reprice()
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
+
+    def outgrows(self, other: "Upstream") -> bool:
+        """Say whether what was too long for `other` may fit here: the context is larger, or nobody knows."""
+        mine, theirs = self.row.context, other.row.context
+        return mine is None or theirs is None or mine > theirs
+
+    def quality_at(self, task: str) -> float | None:
+        """Return how good it is at requests of a class, "" for none; None when nobody knows."""
+        return self.scores.get(task, self.quality) if task else self.quality
 
     def rest(self, now: float) -> Rest | None:
         """Return what keeps this upstream from being asked at `now`; None when nothing does."""
@@ -251,19 +238,27 @@ class Upstream:
         else:
             self.live.failed(error, now, key, probe=probe)
 
+    def learn(self, ask: Ask, usage: Usage | None, usd: float | None, now: float, *, whole: bool = True) -> None:
+        """Take in what the answer to `ask` has shown: `usage` (None: not reported), `usd` (None: no known price),
+        and whether it was `whole`. All that later decisions learn from answers comes by here, but time and success.
+        """
+        self.live.learned.learn(ask, usage, now, self.cache[0], whole=whole)
+        if usage is not None and usd is not None:
+            self.live.stats.spent(usd, usage.input + usage.output, now)
+
     def _parked(self, key: str, now: float) -> Rest | None:
         return self.live.parked.rest(key, now) or self.provider.parked.rest(key, now)
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """Return what `usage` costs here; None when the price is unknown."""
-        price = self.row.price
-        if price is None:
-            return None
-        cached = price.input if price.cached_input is None else price.cached_input
-        write = price.input if price.cache_write is None else price.cache_write
-        plain = max(0, usage.input - usage.cached - usage.cache_write)
-        spent = plain * price.input + usage.cached * cached + usage.cache_write * write + usage.output * price.output
-        return spent / 1e6
+    def reprice(self) -> None:
+        """Look up the price again."""
+        self.price = self.row.price or self.provider.tariff.quote(self.row.id).price
+        self.usd_per_mtok = None if self.price is None else blend(self.price)
+        self.rates = [] if self.price is None else rates(self.price)
+
+    def cost_usd(self, usage: Usage, answered: str | None = None) -> float | None:
+        """Return what `usage` costs here when the upstream calls itself `answered`; None when the price is unknown."""
+        price = self.row.price or self.provider.tariff.quote(self.row.id, answered).price
+        return None if price is None else cost(price, usage)
 
 
 def blend(price: Price) -> float:

@@ -10,7 +10,6 @@ from proxy.errors import ProxyError
 from proxy.gateway import Plan
 from proxy.log import plain, short
 from proxy.router import Walk
-from proxy.wire import ChatRequest
 
 # nginx's word for "the client left before its answer did".
 CLIENT_LEFT: Final = 499
@@ -19,21 +18,18 @@ _LISTED: Final = 20
 _EVENTS: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 
-class Visit:
+class Visit(msgspec.Struct, eq=False):
     """One request at the main door, from its plan to its end. `began` is monotonic seconds."""
 
-    __slots__ = ("_began", "_mode", "_model", "_request_id", "answer", "error", "plan", "status", "walk")
-
-    def __init__(self, request: ChatRequest, request_id: str, plan: Plan, walk: Walk, began: float) -> None:
-        self.answer: Answer | StreamAnswer | None = None
-        self.error: ProxyError | None = None
-        self.status = CLIENT_LEFT
-        self._model = request.model
-        self._mode = "stream" if request.stream else "complete"
-        self._request_id = request_id
-        self.plan = plan
-        self.walk = walk
-        self._began = began
+    request_id: str
+    model: str
+    stream: bool
+    plan: Plan
+    walk: Walk
+    began: float
+    answer: Answer | StreamAnswer | None = None
+    error: ProxyError | None = None
+    status: int = CLIENT_LEFT
 
     def drains(self) -> bool:
         """Say whether the answer is read to its end even though the client has left, and note that it has."""
@@ -49,61 +45,73 @@ class Visit:
         """Return the header lines of the answer, whether it is one or an error."""
         walk, answer = self.walk, self.answer
         upstream_ms = walk.upstream_s * 1000
-        proxy_ms = (walk.tools.clock() - self._began) * 1000 - upstream_ms
+        proxy_ms = (walk.tools.clock() - self.began) * 1000 - upstream_ms
         upstream = answer.attempt.upstream if answer is not None else walk.failed[-1][0] if walk.failed else None
         lines = (
-            f"x-request-id: {self._request_id}\r\n"
+            f"x-request-id: {self.request_id}\r\n"
             f"x-sidecar-policy: {plain(self.plan.route.name)}\r\n"
-            f"x-sidecar-attempts: {self._attempts()}\r\n"
+            f"x-sidecar-attempts: {walk.attempts + walk.speaking}\r\n"
             f"server-timing: proxy;dur={proxy_ms:.3f}, upstream;dur={upstream_ms:.3f}\r\n"
         )
         if upstream is not None:
             lines += f"x-sidecar-upstream: {upstream.plain_name}\r\n"
+        if self.plan.expected is not None:
+            lines += f"x-sidecar-decision: {self.plan.header(upstream, self.plan.expected)}\r\n"
         if answer is None:
             return lines
         if dropped := answer.attempt.dropped:
             lines += f"x-sidecar-dropped: {', '.join(map(plain, dropped[:_LISTED]))}\r\n"
-        return lines + _EVENTS if self._mode == "stream" else lines
+        return lines + _EVENTS if self.stream else lines
+
+    def close(self) -> None:
+        """End the answer, if it is a stream, and the attempt behind it. Called before the client sees the end."""
+        if isinstance(self.answer, StreamAnswer):
+            self.answer.close()
+        if self.walk.page is not None:
+            self.walk.page.settle()
 
     def record(self, tools: Tools) -> None:
         """Count the request and write its log line."""
         walk, answer = self.walk, self.answer
         if walk.left:
             self.status, self.error = CLIENT_LEFT, None
-        seconds = tools.clock() - self._began
-        mode, policy = self._mode, self.plan.route.name
-        tools.metrics.requests.add((policy, mode, str(self.status)))
-        tools.metrics.duration.add(seconds)
+        seconds, upstream_s = tools.clock() - self.began, walk.upstream_s
+        mode, policy, status = "stream" if self.stream else "complete", self.plan.route.name, self.status
+        metrics = tools.metrics
+        metrics.requests.add((policy, mode, str(status)))
+        metrics.duration.add(seconds)
         if not isinstance(answer, StreamAnswer):
-            tools.metrics.overhead.add(max(0.0, seconds - walk.upstream_s))
+            metrics.overhead.add(seconds - upstream_s if seconds > upstream_s else 0.0)
         line = RequestLine(
-            ts=round(tools.wall(), 3),
-            request_id=self._request_id,
+            ts=_millis(tools.wall()),
+            request_id=self.request_id,
             policy=policy,
-            model=short(self._model),
+            model=short(self.model),
             mode=mode,
-            status=self.status,
-            attempts=self._attempts(),
-            ms=round(seconds * 1000, 3),
-            upstream_ms=round(walk.upstream_s * 1000, 3),
+            status=status,
+            attempts=walk.attempts + walk.speaking,
+            ms=_millis(seconds * 1000),
+            upstream_ms=_millis(upstream_s * 1000),
         )
         if answer is not None:
-            attempt, usage = answer.attempt, answer.attempt.usage
-            line.upstream = short(attempt.upstream.name)
+            attempt = answer.attempt
+            line.upstream = attempt.upstream.short_name
             line.finish = answer.finish
             line.usd = attempt.usd
             if attempt.first_s:
-                line.first_token_ms = round(attempt.first_s * 1000, 3)
-            if usage is not None:
+                line.first_token_ms = _millis(attempt.first_s * 1000)
+            if (usage := attempt.usage) is not None:
                 line.input_tokens, line.output_tokens = usage.input, usage.output
-        if self.status == CLIENT_LEFT:
+        if status == CLIENT_LEFT:
             line.error = "client_cancelled"
         if self.error is not None:
             line.error = self.error.code or self.error.type
         tools.log.line(line)
 
-    def _attempts(self) -> int:
-        return self.walk.attempts + self.walk.speaking
+
+def _millis(number: float) -> float:
+    """Return `number` to three places: a third of the price of `round`, which goes by way of text."""
+    return int(number * 1000 + 0.5) / 1000
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True, tag_field="event", tag="request", kw_only=True):

@@ -12,8 +12,10 @@ import msgspec
 
 from proxy import splice
 from proxy.errors import ClientError
+from proxy.usage import MOST_TOKENS, Number, Usage, counted, parse_usage, usage_object
 
-Number = int | float
+# Part of the language, and told by it: whoever reads answers has them from here.
+__all__ = ("MOST_TOKENS", "Number", "Usage", "counted", "parse_usage", "usage_object")
 
 
 class ResponseMode(Enum):
@@ -59,9 +61,10 @@ class _Envelope(msgspec.Struct):
 class ChatRequest(msgspec.Struct, frozen=True):
     """One client request. `raw` is the body as it came; the rest is what the decision and the adapters read from it.
 
-    `needs` are features a candidate must have: "tools", "vision", "json_schema". `input_tokens` is an estimate (four
-    bytes per token). `model_at` is where the model's value stands, None when only a walk can tell. `agent_turn` says
-    that the last message is not the user's. `created` is Unix seconds.
+    `needs` are features a candidate must have: "tools", "vision", "audio", "files", "json_schema". `input_tokens` is an
+    estimate (four bytes per token), `max_tokens` the limit that the client sets on the answer, 0 for none. `model_at`
+    is where the model's value stands, None when only a walk can tell. `agent_turn` says that the last message is not
+    the user's. `created` is Unix seconds.
     """
 
     raw: bytes
@@ -73,6 +76,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     agent_turn: bool
     input_tokens: int
     created: int
+    max_tokens: int = 0
 
     @property
     def mode(self) -> ResponseMode:
@@ -81,6 +85,10 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
 
 _NO_NEEDS: Final[frozenset[str]] = frozenset()
+# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
+_MOST_TOKENS: Final = 10**12
+_MEDIA: Final = ((b'"image_url"', "vision"), (b'"input_audio"', "audio"))
+_FILE: Final = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"file"')
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 _FIELD: Final = re.compile(r"missing required field `(.*?)`")
 _envelope: Final = msgspec.json.Decoder(_Envelope)
@@ -118,20 +126,31 @@ def decode_chat(body: bytes, created: int) -> ChatRequest:
         model=envelope.model,
         model_at=model_at,
         stream=stream,
-        include_usage=bool(options is not None and options.include_usage),
+        include_usage=options is not None and options.include_usage is True,
         needs=_needs(envelope, body),
         agent_turn=envelope.messages[-1].role != "user",
         input_tokens=len(body) // 4,
         created=created,
+        max_tokens=_limit(
+            envelope.max_tokens if envelope.max_completion_tokens is None else envelope.max_completion_tokens
+        ),
     )
+
+
+def _limit(given: Number | None) -> int:
+    return min(max(0, int(given)), _MOST_TOKENS) if given else 0
 
 
 def _needs(envelope: _Envelope, body: bytes) -> frozenset[str]:
     needs = []
     if envelope.tools:
         needs.append("tools")
-    if splice.seek(body, b'"image_url"') >= 0:
-        needs.append("vision")
+    # Every part has a type, and most requests have no parts: one search then does for all of them.
+    if splice.seek(body, b'"type"') >= 0:
+        needs += [need for mark, need in _MEDIA if splice.seek(body, mark) >= 0]
+        # A tool may well take something called "file".
+        if splice.seek(body, b'"file"') >= 0 and _FILE.search(body) is not None:
+            needs.append("files")
     if envelope.response_format is not None and envelope.response_format.type == "json_schema":
         needs.append("json_schema")
     return frozenset(needs) if needs else _NO_NEEDS
@@ -156,69 +175,6 @@ def _invalid(error: msgspec.ValidationError) -> ClientError:
     message = _PATH.sub("", text)
     code = "missing_required_parameter" if field else "invalid_type"
     return ClientError(f"{message}: '{param}'" if param else message, param=param, code=code)
-
-
-# ---- usage ------------------------------------------------------------------------------------------------------
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one answer as OpenAI counts: `input` includes `cached` and `cache_write`, `output` `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Number | None = 0
-    cache_write_tokens: Number | None = 0
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Number | None = 0
-
-
-class _RawUsage(msgspec.Struct):
-    prompt_tokens: Number | None = 0
-    completion_tokens: Number | None = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-_usage: Final = msgspec.json.Decoder(_RawUsage)
-# Far more than any answer has: money is reckoned with these, so their sums must fit a float.
-_MOST_TOKENS: Final = 10**12
-
-
-def parse_usage(raw: msgspec.Raw) -> Usage | None:
-    """Return OpenAI's `usage` object in normal form; None for null and for what cannot be anybody's usage."""
-    try:
-        usage = _usage.decode(raw)
-    except msgspec.DecodeError:
-        return None
-    prompt = usage.prompt_tokens_details or _PromptDetails()
-    completion = usage.completion_tokens_details or _CompletionDetails()
-    details = prompt.cached_tokens, prompt.cache_write_tokens, completion.reasoning_tokens
-    return counted(usage.prompt_tokens, usage.completion_tokens, *details)
-
-
-def counted(*found: Number | None) -> Usage | None:
-    """Return the counts of a `Usage`, in its order, as one; None when one of them cannot be a count."""
-    counts = [int(count or 0) for count in found]
-    return Usage(*counts) if min(counts) >= 0 and max(counts) <= _MOST_TOKENS else None
-
-
-def usage_object(usage: Usage) -> dict[str, object]:
-    """Return `usage` as OpenAI's object."""
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
 
 
 # ---- answer, for languages that are translated ------------------------------------------------------------------
@@ -259,8 +215,15 @@ class Delta(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | None = None
 
 
-def encode_completion(
-    *, id: str, model: str, created: int, message: Message, finish: str, usage: Usage | None
+def encode_completion(  # noqa: PLR0913  # the fields of the object, by name
+    *,
+    id: str,
+    model: str,
+    created: int,
+    message: Message,
+    finish: str,
+    usage: Usage | None,
+    logprobs: object = None,
 ) -> bytes:
     """Return a whole `chat.completion` object with one choice."""
     completion: dict[str, object] = {
@@ -268,7 +231,7 @@ def encode_completion(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}],
     }
     if usage is not None:
         completion["usage"] = usage_object(usage)
@@ -285,66 +248,11 @@ class ChunkWriter:
         self._head = b"data: " + msgspec.json.encode(head)[:-1]
         self._usage_null = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
-    def delta(self, delta: Delta, finish: str | None = None, index: int = 0) -> bytes:
+    def delta(self, delta: Delta, finish: str | None = None, index: int = 0, logprobs: object = None) -> bytes:
         """Return one event with one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def usage(self, usage: Usage) -> bytes:
         """Return the event that ends a stream whose client asked for its usage: no choices."""
         return self._head + b',"choices":[],"usage":' + msgspec.json.encode(usage_object(usage)) + b"}\n\n"
-
-
-_NULL: Final = msgspec.Raw(b"null")
-_NOTHING: Final = (_NULL, msgspec.Raw(b"[]"))
-_ROLE: Final = msgspec.Raw(b'"assistant"')
-
-
-class _WholeChoice(msgspec.Struct):
-    message: dict[str, msgspec.Raw]
-    index: int = 0
-    finish_reason: str | None = None
-    logprobs: msgspec.Raw = _NULL
-
-
-class _Whole(msgspec.Struct):
-    choices: list[_WholeChoice]
-
-
-_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def as_stream(body: bytes, *, include_usage: bool) -> bytes:
-    """Return a whole completion as the stream the client asked for, with all its fields. Raises msgspec.DecodeError."""
-    choices = msgspec.json.decode(body, type=_Whole).choices
-    head: dict[str, object] = {"id": "chatcmpl-0", "created": 0, "model": "", **_fields.decode(body)}
-    head["object"] = "chat.completion.chunk"
-    usage = head.pop("usage", _NULL)
-    if include_usage:
-        head["usage"] = None
-    events = []
-    for choice in choices:
-        delta = _delta(choice.message)
-        for step, logprobs, finish in (delta, choice.logprobs, None), ({}, _NULL, choice.finish_reason or "stop"):
-            said = {"index": choice.index, "delta": step, "logprobs": logprobs, "finish_reason": finish}
-            events.append({**head, "choices": [said]})
-    if include_usage and usage != _NULL:
-        events.append({**head, "choices": [], "usage": usage})
-    lines = [_one_line(msgspec.json.encode(event)) for event in events]
-    return b"".join([b"data: " + line + b"\n\n" for line in (*lines, b"[DONE]")])
-
-
-def _delta(message: dict[str, msgspec.Raw]) -> dict[str, object]:
-    """Return a whole message as the one delta that says it all; its tool calls are numbered, as deltas must be."""
-    delta: dict[str, object] = {"role": _ROLE}
-    delta.update((name, value) for name, value in message.items() if value not in _NOTHING)
-    if "tool_calls" in delta:
-        calls = enumerate(_objects.decode(message["tool_calls"]))
-        delta["tool_calls"] = [{**call, "index": index} for index, call in calls]
-    return delta
-
-
-def _one_line(json: bytes) -> bytes:
-    """Return JSON without line ends: outside of strings they mean nothing, inside they cannot be."""
-    return json.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in json or b"\r" in json else json

@@ -219,8 +219,7 @@ HOSTS: Final = {
     "two hosts, the bad one first": no(good("host: 127.0.0.1", host="evil.example")),
     "a list of hosts": no(good(host="127.0.0.1, evil.example"), 403, "open"),
     "a host with a user": no(good(host="127.0.0.1@evil.example"), 403, "open"),
-    # No browser sends this, so nobody gets in by it.
-    "a host with a user and a port": one(good(host="127.0.0.1:80@evil.example")),
+    "a host with a user and a port": no(good(host="127.0.0.1:80@evil.example"), 403, "open"),
     "a host with a path": no(good(host="evil.example/127.0.0.1"), 403, "open"),
     "a host with a query": no(good(host="evil.example?127.0.0.1"), 403, "open"),
     "a folded host": no(good("x: y\r\n host: evil.example")),

@@ -9,7 +9,7 @@ from proxy.errors import UnavailableError
 from proxy.sse import DONE, Event
 from proxy.wire import decode_chat
 
-BUILT_IN = ["anthropic", "bedrock", "cohere", "gemini", "ollama", "openai", "vertex"]
+BUILT_IN = ["anthropic", "bedrock", "cohere", "gemini", "ollama", "openai", "responses", "vertex"]
 OUTSIDE = "from adapters.openai import ADAPTER as ADAPTER\n"
 
 

@@ -148,6 +148,8 @@ async def test_a_body_in_bad_chunks_is_refused(sidecar: StartSidecar, upstream: 
         ("localhost", 200), ("LocalHost:1", 200), ("127.0.0.1:4141", 200), ("[::1]", 200), ("[::1]:4141", 200),
         ("evil.example", 403), ("localhost.evil.example", 403), ("127.0.0.1.nip.io", 403), ("evil.example?x", 403),
         ("10.0.0.1", 403), ("", 403), ("[::2]", 403), ("localhost@evil.example", 403),
+        ("127.0.0.1:80@evil.example", 403), ("127.0.0.1:80.evil.example", 403), ("localhost:x", 403), ("[::1]x", 403),
+        ("localhost/evil", 403), ("[::1", 403), ("localhost:", 200),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/livez", "/v1/models", "/metrics"])
@@ -163,6 +165,7 @@ async def test_host(sidecar: StartSidecar, host: str, status: int, path: str) ->
     [
         ("origin", "http://localhost:3000", 200), ("origin", "http://127.0.0.1", 200), ("origin", "http://[::1]", 200),
         ("origin", "https://evil.example", 403), ("origin", "null", 403), ("origin", "http://localhost.evil.org", 403),
+        ("origin", "http://localhost:80@evil.example", 403), ("origin", "http://localhost:3000.evil.example", 403),
         ("sec-fetch-site", "cross-site", 403), ("sec-fetch-site", "same-origin", 200), ("sec-fetch-site", "none", 200),
     ],
 )  # fmt: skip

@@ -84,7 +84,7 @@ def test_whole_call_in_the_start_event() -> None:
 
 
 def test_thinking_is_reasoning_content() -> None:
-    """Thinking has its own field; its signature and what is redacted are not told."""
+    """Thinking has its own field; its signature and what is redacted come whole, in another."""
     found = deltas(
         begin(),
         opened(0, {"type": "thinking", "thinking": "a"}),
@@ -95,7 +95,13 @@ def test_thinking_is_reasoning_content() -> None:
         end(),
     )
 
-    assert found == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    details = [delta["reasoning_details"][0] for delta in found if "reasoning_details" in delta]
+    assert found[:2] == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    assert [(one["type"], one["index"], one.get("signature"), one.get("data")) for one in details] == [
+        ("reasoning.text", 0, "s", None),
+        ("reasoning.encrypted", 1, None, "x"),
+    ]
+    assert len(found) == 4
 
 
 def test_usage_is_replaced_field_by_field() -> None:
@@ -259,3 +265,15 @@ def test_stream_without_a_beginning_is_named_by_us() -> None:
 
     assert {(chunk["id"], chunk["model"]) for chunk in found} == {("chatcmpl-1000", CURRENT)}
     assert found[0]["choices"][0]["delta"]["role"] == "assistant"
+
+
+def test_a_refusal_has_its_words() -> None:
+    """What Anthropic says about it is OpenAI's `refusal`, before the finish chunk."""
+    told = event(
+        "message_delta", delta={"stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "No."}}
+    )
+    stream = parser()
+    found = chunks(stream.feed(begin() + told + event("message_stop")) + stream.close())
+
+    assert [chunk["choices"][0]["delta"].get("refusal") for chunk in found] == [None, "No.", None]
+    assert found[-1]["choices"][0]["finish_reason"] == "content_filter"

@@ -355,3 +355,16 @@ def test_cache_marks_are_cache_points() -> None:
     plain = render(system, asked, model=LLAMA)
     assert b"cachePoint" not in plain.body
     assert plain.dropped == ("cache_control",)
+
+
+@pytest.mark.parametrize("model", ["mistral.voxtral-mini-3b-2507", "us.amazon.nova-2-omni-v1:0"])
+def test_sound_goes_to_models_that_hear(model: str) -> None:
+    """In a format that Converse names; everybody else is not asked."""
+    heard = user({"type": "input_audio", "input_audio": {"data": "UklG", "format": "WAV"}})
+    odd = user({"type": "input_audio", "input_audio": {"data": "UklG", "format": "midi"}})
+    empty = user({"type": "input_audio", "input_audio": {"format": "wav"}})
+
+    assert turns(heard, model=model)[0][1][0] == {"audio": {"format": "wav", "source": {"bytes": "UklG"}}}
+    for message in (odd, empty):
+        assert refusal(message, model=model).param == "messages[0].content[0]"
+    assert refusal(heard).message == "this model takes no audio"

@@ -77,7 +77,7 @@ def test_call_without_arguments_has_an_empty_object(events: list[bytes]) -> None
 
 
 def test_reasoning_is_reasoning_content() -> None:
-    """Reasoning has its own field; its signature and what is redacted are not told."""
+    """Reasoning has its own field; its signature and what is redacted come whole, in another."""
     found = deltas(
         begin(),
         piece(0, reasoningContent={"text": "a"}),
@@ -87,7 +87,13 @@ def test_reasoning_is_reasoning_content() -> None:
         end(),
     )
 
-    assert found == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    details = [delta["reasoning_details"][0] for delta in found if "reasoning_details" in delta]
+    assert found[:2] == [{"reasoning_content": "a"}, {"reasoning_content": "b"}]
+    assert [(one["type"], one["index"], one.get("signature"), one.get("data")) for one in details] == [
+        ("reasoning.text", 0, "s", None),
+        ("reasoning.encrypted", 1, None, "eA=="),
+    ]
+    assert len(found) == 4
 
 
 def test_usage_comes_after_the_stop() -> None:

@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from loadtests.bench.programs import COMPILER, NONCE, Report, Spread, body, build, report
+from loadtests.bench.scenarios import EVENTS, TRANSLATED
 from loadtests.bench.tables import tables, wrong
 from loadtests.bench.targets import Target
 from loadtests.bench.trial import Trial
 from loadtests.bench.watch import Used, end, sample, used
 from loadtests.process import free_port
+from proxy import adapter as languages
+from proxy.wire import decode_chat
 from tests.needs import ROOT, need
 
 OPENAI = ["path=/v1/chat/completions"]
@@ -110,6 +114,45 @@ def test_a_wrong_stream_is_found(programs: Path, wire: list[str], damage: str) -
 
     assert found.asked >= EVERY
     assert found.errors == {damage: found.asked // EVERY}
+
+
+# By wire language, the paths that an adapter asks.
+ASKED = {
+    "anthropic": ("/v1/messages", "/v1/messages"),
+    "bedrock": ("/v1/model/m/converse", "/v1/model/m/converse-stream"),
+    "cohere": ("/v1/chat", "/v1/chat"),
+    "gemini": ("/v1/models/m:generateContent", "/v1/models/m:streamGenerateContent?alt=sse"),
+    "ollama": ("/v1/api/chat", "/v1/api/chat"),
+    "responses": ("/v1/responses", "/v1/responses"),
+}
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+@pytest.mark.parametrize("damage", ["", "finish"])
+def test_the_upstream_speaks_each_language(programs: Path, language: str, damage: str) -> None:
+    """What it says is an answer to the adapter, with all its words and usage; without its finish it is none."""
+    adapter, target = languages.load(language), languages.Target("m")
+    told: list[str] = []
+    with upstream(programs, f"damage={damage}") as port:
+        for stream in (False, True):
+            request = decode_chat(body("m", 0, stream=stream), 7)
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("POST", ASKED[language][stream], adapter.render(request, target).body)
+            answer = connection.getresponse().read()
+            connection.close()
+            if not stream:
+                reply = adapter.parse(answer, request, target)
+                assert reply.finish == "stop"
+                assert reply.usage is not None
+                continue
+            parser = adapter.stream(request, target)
+            told.append(parser.feed(answer).decode())
+            if damage:
+                assert parser.finish is None
+                continue
+            told.append(parser.close().decode())
+            assert (parser.finish, parser.usage is not None) == ("stop", True)
+    assert "".join(told).count('"w000') == EVENTS - 3
 
 
 def test_an_answer_in_the_wrong_words_is_found(programs: Path) -> None:

@@ -11,6 +11,7 @@ from proxy.breaker import (
     MAX_WAIT_S,
     RAMP_S,
     TRIP_AFTER,
+    TRIP_CODES,
     TRIP_LEAST,
     WINDOW_S,
 )
@@ -37,6 +38,17 @@ def test_five_hard_failures_in_a_row_trip(kind: type[UpstreamError]) -> None:
 
     assert (state(subject, 10), why(subject, 10)) == ("tripped", f"resting 1.0 s more after {kind.kind}")
     assert (state(subject, 11), why(subject, 11)) == ("recovering", "")
+
+
+@pytest.mark.parametrize("code", sorted(TRIP_CODES))
+def test_what_is_set_up_wrongly_trips_at_once(code: str) -> None:
+    """A certificate that nobody trusts and an address that has moved are no matter of luck."""
+    subject = upstream("a/m")
+    fail(subject, 1, 10, errors.UnavailableError("no", code=code))
+    assert (state(subject, 10.9), state(subject, 11)) == ("tripped", "recovering")
+
+    assert attempt(subject, 11, errors.UnavailableError("no", code=code))  # the probe
+    assert rest_s(subject, 11) == 2
 
 
 def test_an_answer_in_between_starts_the_count_anew() -> None:

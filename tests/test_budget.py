@@ -51,3 +51,16 @@ def test_many_at_the_same_moment() -> None:
     budget = Budget(5.0)
     budget.requests = 1000
     assert sum(budget.retry(0.2, 5.0) for _ in range(1000)) == 300
+
+
+def test_one_request_in_fifty_may_look_around() -> None:
+    """Evenly, none saved up over a quiet time, and none before the first fifty."""
+    budget = Budget(0.0)
+    looked = []
+    for number in range(200):
+        looked += [number] if budget.explore(0.02) else []
+        budget.requests += 1
+
+    assert looked == [50, 100, 150]
+    budget.requests += 10_000
+    assert [budget.explore(0.02) for _ in range(3)] == [True, False, False]

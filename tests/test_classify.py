@@ -101,6 +101,20 @@ def test_every_shape_becomes_openais(body: bytes, message: str | None) -> None:
     assert message is None or told["message"] == message
 
 
+@pytest.mark.parametrize("status", [400, 422, 403])
+def test_a_providers_words_are_bounded(status: int) -> None:
+    """Type, code and param, like the message: no provider writes a megabyte, or a key, into an answer of ours."""
+    key = "sk-CANARY0123456789"
+    error = judged(status, said(type=f"{key} " + "t" * 10**6, code=f"{key} " + "c" * 10**6, param=key + "p" * 10**6))
+    assert len(error.body()) < 1500
+    assert b"CANARY" not in error.body()
+
+
+def test_a_long_code_is_not_taken_for_a_short_one() -> None:
+    """What is cut off counts when the class is looked up."""
+    assert judged(400, said(code="context_length_exceeded" + " " * 500)).kind == "invalid_request"
+
+
 def test_invalid_request_keeps_the_providers_words() -> None:
     """Status, type, code and param are passed on: the client's own code may look at them."""
     error = judged(422, said(type="odd_error", code=7, param="top_p"))

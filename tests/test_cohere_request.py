@@ -252,3 +252,14 @@ def test_nesting_beyond_the_decoder_is_refused() -> None:
 def test_one_choice_is_fine() -> None:
     """n = 1 is what one gets anyway."""
     assert COHERE.adapter.render(chat(n=1), Target("m")).dropped == ()
+
+
+def test_strict_is_for_all_tools_at_once() -> None:
+    """Cohere's switch holds every tool to its schema; when only some are strict, none is, and that is told."""
+    declared: list[Any] = [TOOL, OTHER]
+    strict = [{**one, "function": {**one["function"], "strict": True}} for one in declared]
+    some = COHERE.render(tools=[strict[0], OTHER])
+
+    assert COHERE.sent(tools=strict)["strict_tools"] is True
+    assert COHERE.render(tools=strict).dropped == ()
+    assert (b"strict_tools" in some.body, some.dropped) == (False, ("tools[0].function.strict",))

@@ -114,6 +114,8 @@ def test_check_names_a_failing_test(directory: Path, capsys: Out) -> None:
 
     assert capsys.readouterr().out.splitlines() == [
         "test.toml: test 'second': expected p1/m, got p0/m",
+        "    - p1/m  2 of 2 by score 2, 0.00251 USD",
+        "    + p0/m  1 of 2 by score 1, 0.00126 USD",
         f"{directory}: 1 policies, 2 models, 2 tests, 1 failed",
     ]
 
@@ -201,8 +203,8 @@ def test_models_lists_what_can_be_asked_for(directory: Path, capsys: Out) -> Non
 
     assert capsys.readouterr().out.splitlines() == [
         "test     policy  cheapest  in order",
-        "p0/m     on      $1 in, $1 out per Mtok, quality 5",
-        "p1/m     off     $2 in, $2 out per Mtok, quality 6",
+        "p0/m     on      $1 in, $1 out per Mtok (catalog), quality 5",
+        "p1/m     off     $2 in, $2 out per Mtok (catalog), quality 6",
         "p0/free  on      price unknown",
     ]
 

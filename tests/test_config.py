@@ -246,3 +246,69 @@ def test_tests_are_kept_with_their_policy() -> None:
     one, two = config(FACTS, p=first + second).policies["p"].test
 
     assert (one.name, one.expect, one.given["b/m"].down, two.name) == ("one", ["a/m"], True, "two")
+
+
+SCORED = 'scores = "scores.toml"\n' + FACTS
+
+
+def scored(scores: str, policy: str = 'description = "fine"', facts: str = SCORED) -> list[str]:
+    """The problems of a directory with this file of scores."""
+    with pytest.raises(PolicyError) as raised:
+        load({CATALOG: facts.encode(), "scores.toml": scores.encode(), "p.toml": policy.encode()})
+    return [str(problem) for problem in raised.value.problems]
+
+
+def test_scores_are_no_policy() -> None:
+    """The file that the catalog names holds numbers by class and upstream; without it there are none."""
+    scores = '[scores.code]\n"a/m" = 9\n"b/m" = 0.5\n[scores.prose]\n'
+    found = config(SCORED, scores=scores, p='class = "code"')
+
+    assert found.scores == {"code": {"a/m": 9, "b/m": 0.5}, "prose": {}}
+    assert list(found.policies) == ["p"]
+    assert config(FACTS).scores == {}
+
+
+@pytest.mark.parametrize(
+    ("scores", "problem"),
+    [
+        ('[scores.code]\n"a/m" = 11', "scores.toml: scores.code 'a/m': expected `float` <= 10.0"),
+        ("[scores]\ncode = 7", "scores.toml: scores.code: expected `object`, got `int`"),
+        ('[score.code]\n"a/m" = 1', "scores.toml: unknown key 'score'; did you mean 'scores'?"),
+        (
+            '[scores.code]\n"a/mm" = 1',
+            "catalog.toml: scores of 'code': no upstream 'a/mm' in the catalog; did you mean 'a/m'?",
+        ),
+    ],
+)
+def test_scores_that_cannot_be_used_are_told(scores: str, problem: str) -> None:
+    """By file, class and upstream."""
+    assert scored(scores) == [problem]
+
+
+def test_a_file_of_scores_must_be_there() -> None:
+    """Under the name that the catalog says."""
+    facts = 'scores = "score.toml"\n' + FACTS
+    found = scored('[scores.code]\n"a/m" = 1', facts=facts)
+    assert found[0] == "catalog.toml: scores: there is no 'score.toml' beside it; did you mean 'scores.toml'?"
+
+
+@pytest.mark.parametrize(
+    ("policy", "problem"),
+    [
+        ('class = "cod"', "class: no scores for 'cod'; did you mean 'code'?"),
+        ('[[when]]\nclass = "cod"', "when 1: class: no scores for 'cod'; did you mean 'code'?"),
+        ('[[when]]\n[[when]]\ncandidates = ["a/x"]', "when 2: candidates: no upstream 'a/x' in the catalog"),
+        ('[[when]]\nneeds = ["tool"]', "when 1: needs: 'tool' is not known; did you mean 'tools'?"),
+        ('[[when]]\nrouted = "hard"', "when 1: routed: the policy has no router that could say so"),
+        ("[[when]]\ntoken_above = 3", "when[0]: unknown key 'token_above'; did you mean 'tokens_above'?"),
+        ('[[test]]\nname = "t"\nexpect = { first = "a/q" }', "test 't': no upstream 'a/q' in the catalog"),
+        ('[[test]]\nname = "t"\nexpect = { not = ["a/q"] }', "test 't': no upstream 'a/q' in the catalog"),
+        ('[[test]]\nname = "t"\nexpect = { frst = "a/m" }', "expect: unknown key 'frst'; did you mean 'first'?"),
+        ('[[test]]\nname = "t"\nexpect = { when = 2 }\n[[when]]', "expect.when: the policy has 1 [[when]] tables"),
+    ],
+)
+def test_requests_of_a_kind_that_cannot_be_are_told(policy: str, problem: str) -> None:
+    """A class without scores, a table without its candidates, a test of something that is not there."""
+    (told_of,) = scored('[scores.code]\n"a/m" = 1', policy)
+    assert told_of.startswith("p.toml: ")
+    assert problem in told_of

@@ -1,4 +1,4 @@
-"""The fault wall, read byte by byte: each fault in two languages does on the wire what its name says."""
+"""The fault wall, read byte by byte: each fault does in each language on the wire what its name says."""
 
 import asyncio
 import gzip
@@ -20,7 +20,16 @@ from proxy.demo_wall import Wall
 from tests.conftest import until
 from tests.served import send, told
 
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+# The path for a complete answer, and for a stream.
+PATHS = {
+    "openai": ("/v1/chat/completions",) * 2,
+    "anthropic": ("/v1/messages",) * 2,
+    "gemini": ("/v1beta/models/{}:generateContent", "/v1beta/models/{}:streamGenerateContent?alt=sse"),
+    "bedrock": ("/model/{}/converse", "/model/{}/converse-stream"),
+    "cohere": ("/v2/chat",) * 2,
+    "ollama": ("/api/chat",) * 2,
+    "responses": ("/v1/responses",) * 2,
+}
 KEY = "the-key-of-a-test"
 # What is not 200, and what does not leave its connection open.
 STATUS = {
@@ -69,9 +78,19 @@ async def connected(wall: Wall | DemoProvider) -> AsyncIterator[tuple[asyncio.St
 
 def question(name: str, language: str = "openai", *, stream: bool = False, text: str = "one two") -> bytes:
     """A request for a fault."""
-    fields = {"model": f"fault/{name}", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    fields: dict[str, object] = {"messages": [{"role": "user", "content": text}]}
+    if language == "gemini":
+        fields = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+    elif language == "bedrock":
+        fields = {"messages": [{"role": "user", "content": [{"text": text}]}]}
+    elif language == "responses":
+        fields = {"model": f"fault/{name}", "stream": stream, "input": text}
+    else:
+        fields = {"model": f"fault/{name}", "stream": stream, **fields}
     body = json.dumps(fields).encode()
-    head = f"POST {PATHS[language]} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    path = PATHS[language][stream].format(f"fault%2F{name}")
+    who = f"x-goog-api-key: {KEY}" if language == "gemini" else f"authorization: Bearer {KEY}"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{who}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -116,21 +135,56 @@ async def test_every_fault(wall: Wall, language: str, stream: bool) -> None:
     await asyncio.wait_for(wall.idle.wait(), 2)
 
 
-@pytest.mark.parametrize(("language", "word"), [("openai", b'"content":'), ("anthropic", b"text_delta")])
-async def test_words_and_events_are_counted(wall: Wall, language: str, word: bytes) -> None:
+@pytest.mark.parametrize("language", PATHS)
+async def test_words_and_events_are_counted(wall: Wall, language: str) -> None:
     """`-after-<n>` counts words, `-at-<n>` events of the wire."""
-    after = await hear(wall, question("cut-after-3", language, stream=True))
-    at = await hear(wall, question("cut-at-3", language, stream=True))
-    empty = {"openai": b'"content":""', "anthropic": b"\0"}[language]
+    after = await hear(wall, question("cut-after-3", language, stream=True, text="o o o o o"))
+    at = await hear(wall, question("cut-at-3", language, stream=True, text="o o o o o"))
 
-    assert after.data.count(word) - after.data.count(empty) == 3
-    assert at.data.count(b"data: ") == 3
+    assert len(re.findall(rb'"(?:content|text|delta)":" ?o"', after.data)) == 3
+    assert len(chunks(at)) == 3
+
+
+def chunks(heard: Heard) -> list[bytes]:
+    """The chunks of a body that was cut behind one."""
+    rest, found = heard.data.partition(b"\r\n\r\n")[2], []
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        found.append(rest[: int(size, 16)])
+        rest = rest[int(size, 16) + 2 :]
+    return found
 
 
 @pytest.mark.parametrize("name", ["401", "429", "error-200", "html", "malformed", "bad-status", "huge-header"])
-async def test_an_error_quotes_the_key(wall: Wall, name: str) -> None:
+@pytest.mark.parametrize("language", PATHS)
+async def test_an_error_quotes_the_key(wall: Wall, name: str, language: str) -> None:
     """So that whoever passes on what a provider says shows it."""
-    assert KEY.encode() in (await hear(wall, question(name))).data
+    assert KEY.encode() in (await hear(wall, question(name, language))).data
+
+
+@pytest.mark.parametrize("name", ["garbage-after-3", "error-after-3"])
+@pytest.mark.parametrize("language", PATHS)
+async def test_a_broken_event_quotes_the_key(wall: Wall, name: str, language: str) -> None:
+    """In a stream, too."""
+    assert KEY.encode() in (await hear(wall, question(name, language, stream=True))).data
+
+
+# What an answer has, and has not when it is played without.
+MARKS = {
+    "gemini": {"empty": b"one", "no-finish": b"finishReason", "no-usage": b"usageMetadata"},
+    "bedrock": {"empty": b"one", "no-finish": b"end_turn", "no-usage": b"inputTokens"},
+    "cohere": {"empty": b"one", "no-finish": b"COMPLETE", "no-usage": b"billed_units"},
+    "ollama": {"empty": b"two", "no-finish": b"done_reason", "no-usage": b"eval_count"},
+    "responses": {"empty": b"two", "no-finish": b'"completed"', "no-usage": b"input_tokens"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["complete", "stream"])
+@pytest.mark.parametrize(("language", "name"), [(language, name) for language in MARKS for name in MARKS[language]])
+async def test_what_an_answer_leaves_out(wall: Wall, language: str, name: str, stream: bool) -> None:
+    """A shape is the answer without what its name says, in the words of the language."""
+    whole, shaped = [await hear(wall, question(one, language, stream=stream)) for one in ("slow-1", name)]
+    assert [MARKS[language][name] in heard.data for heard in (whole, shaped)] == [True, False]
 
 
 async def test_a_kept_connection_is_reset(wall: Wall) -> None:
@@ -184,6 +238,9 @@ async def test_a_tls_handshake_fails(wall: Wall) -> None:
         (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{]", 400),
         (b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n[]", 400),
         (b"POST /v1/messages HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", 400),
+        (b"POST /v2/chat HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", 400),
+        (b'POST /models/x:generateContent HTTP/1.1\r\ncontent-length: 15\r\n\r\n{"contents":[]}', 400),
+        (question("nonsense", "bedrock"), 400),
         (b"GET /v1/models HTTP/1.1\r\n\r\n", 404),
         (b"POST /v1/messages HTTP/1.1\r\ncontent-length: many\r\n\r\n", 400),
     ],

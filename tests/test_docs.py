@@ -13,14 +13,12 @@ import pytest
 
 from proxy import adapter, errors, policy
 from proxy.__main__ import parser
-from proxy.adapter import Target
 from proxy.config import CATALOG, Config, load, shipped
 from proxy.metrics import Counter, Metrics
 from proxy.policytest import failures
 from proxy.visit import RequestLine
-from proxy.wire import decode_chat
 from tests.conftest import StartSidecar, StartUpstream
-from tests.fake_upstream import completion, reply, stream
+from tests.fake_upstream import completion
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -36,15 +34,19 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "[[provider]]": policy.ProviderRow,
     "login": policy.Login,
     "limits": policy.Limits,
+    "cache": policy.Cache,
     "[[model]]": policy.ModelRow,
     "price": policy.Price,
+    "tiers": policy.Tier,
     "latency": policy.Latency,
     "A policy file": policy.Policy,
     "weights": policy.Weights,
     "require": policy.Require,
     "[fallback]": policy.Fallback,
     "[timeouts]": policy.Timeouts,
+    "[[when]]": policy.When,
     "[[test]]": policy.PolicyTest,
+    "expect": policy.Expect,
     "given": policy.Given,
     "request": policy.Asked,
 }
@@ -294,66 +296,3 @@ def test_the_floors_are_those_of_the_project() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     listed = [cells[0] + cells[1].strip("`") for cells in rows(section(page("architecture.md"), "Floors"))[2:]]
     assert sorted(listed) == sorted(wanted)
-
-
-# ---- the example adapter ----------------------------------------------------------------------------------------
-
-ASKED = decode_chat(b'{"model":"x","messages":[{"role":"user","content":"Hi"}]}', 7)
-EVENTS = b'data: {"words":"Good "}\n\ndata: {"words":"day"}\n\ndata: {"why":"end","in":3,"out":2}\n\n'
-HEAR = "acme_say.say"
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> adapter.Adapter:
-    """The adapter of docs/adding-a-provider.md, as a package from outside."""
-    (code,) = blocks(page("adding-a-provider.md"), "python")
-    (tmp_path / "acme_say").mkdir()
-    (tmp_path / "acme_say" / "__init__.py").touch()
-    (tmp_path / "acme_say" / "say.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    return adapter.load(HEAR)
-
-
-def test_the_example_adapter_renders_and_parses(say: adapter.Adapter) -> None:
-    """A request goes out in the example's words, a whole answer comes back in OpenAI's."""
-    rendered = say.render(ASKED, Target("small"))
-    assert (rendered.path, msgspec.json.decode(rendered.body)["prompt"]) == ("/say", "user: Hi")
-    answer = say.parse(b'{"words":"Good day","why":"full","in":3,"out":2}', ASKED, Target("small"))
-    choice = msgspec.json.decode(answer.body)["choices"][0]
-    assert (choice["message"]["content"], choice["finish_reason"], answer.finish) == ("Good day", "length", "length")
-    assert say.parse_error(429, {}, b"{}").kind == "rate_limit"
-
-
-def test_the_example_adapter_refuses_what_it_cannot_carry(say: adapter.Adapter) -> None:
-    """A picture is not sent, so that the next upstream can be asked; nonsense is an unavailable upstream."""
-    picture = decode_chat(b'{"model":"x","messages":[{"role":"user","content":[{"type":"image_url"}]}]}', 7)
-    with pytest.raises(errors.InvalidRequestError) as refused:
-        say.render(picture, Target("small"))
-    assert refused.value.unsent
-    with pytest.raises(errors.UnavailableError):
-        say.parse(b"<html>", ASKED, Target("small"))
-
-
-def test_the_example_adapter_streams_for_any_split(say: adapter.Adapter) -> None:
-    """Cut at any byte, the events say the same; cut short, it is an error."""
-    whole = say.stream(ASKED, Target("small"))
-    expected = whole.feed(EVENTS) + whole.close()
-    assert expected.endswith(b"data: [DONE]\n\n")
-    for cut in range(len(EVENTS)):
-        parser = say.stream(ASKED, Target("small"))
-        assert parser.feed(EVENTS[:cut]) + parser.feed(EVENTS[cut:]) + parser.close() == expected
-    short = say.stream(ASKED, Target("small"))
-    short.feed(EVENTS[:30])
-    with pytest.raises(errors.UnavailableError):
-        short.close()
-
-
-async def test_the_example_adapter_serves(say: adapter.Adapter, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """Named in a catalog row, it answers complete and streamed requests, and asks for neither OpenAI's path nor key."""
-    hears = await upstream(reply(b'{"words":"Good day","why":"end"}'), stream(EVENTS))
-    running = await sidecar(hears, provider={"adapter": HEAR, "api_key": "env:SAY"}, environ={"SAY": "secret"})
-    assert (await running.post()).text == "Good day"
-    messages = [{"role": "user", "content": "Hi"}]
-    assert (await running.post({"model": "test", "stream": True, "messages": messages})).text == "Good day"
-    assert [request.path for request in hears.requests] == ["/v1/say", "/v1/say"]
-    assert hears.requests[0].headers["say-key"] == "secret"

@@ -1,4 +1,4 @@
-"""The fault matrix, run: each fault in four situations and two wire languages, through real sockets.
+"""The fault matrix, run: each fault in four situations, in every wire language, through real sockets.
 
 It also writes docs/faults.md: `SIDECAR_WRITE_FAULTS=1 python -m pytest tests/test_fault_matrix.py`.
 """
@@ -35,14 +35,14 @@ from tests.fault_cells import (
     stage,
 )
 from tests.fault_docs import SEEN
-from tests.fault_matrix import DEVIATIONS, LEFT, ROWS, SITUATIONS, SPECIAL, STALLED, Row
+from tests.fault_matrix import LEFT, ROWS, SITUATIONS, SPECIAL, STALLED, Row, situations
 from tests.served import served
 
 CELLS = [
-    pytest.param(row, situation, language, id=f"{row.id} {row.title}-{situation}-{language}")
+    pytest.param(row.spoken(language), situation, language, id=f"{row.id} {row.title}-{situation}-{language}")
     for row in ROWS
-    for situation in SITUATIONS
     for language in LANGUAGES
+    for situation in situations(row, language)
 ]
 both = pytest.mark.parametrize("stream", [False, True], ids=["complete", "stream"])
 fallbacks = pytest.mark.parametrize("fallback", [False, True], ids=["alone", "fallback"])
@@ -52,19 +52,6 @@ fallbacks = pytest.mark.parametrize("fallback", [False, True], ids=["alone", "fa
 def leaks(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Leaks:
     """Looks for keys in what is said."""
     return Leaks(capfd, caplog)
-
-
-def check(row: Row, what: str, found: str, must: str) -> bool:
-    """Fail unless `found` is what must be, or what the list of deviations says. Returns False for a deviation."""
-    deviation = DEVIATIONS.get((row.id, what))
-    # How long "rests" is may be left open.
-    holds = found == must or (must == "rests" and found.startswith(must))
-    if deviation is None:
-        assert holds, (found, must)
-        return True
-    assert not holds, f"{row.id} {what} is as it should be now: strike it off DEVIATIONS"
-    assert found == deviation.comes
-    return False
 
 
 @asynccontextmanager
@@ -90,7 +77,8 @@ async def test_a_cell(tmp_path: Path, leaks: Leaks, row: Row, situation: str, la
     the books.
     """
     stream, fallback = situation.startswith("stream"), situation.endswith("fallback")
-    prompt = PROMPT + " x" * 4_000_000 if row.large else PROMPT
+    # Once with more than all buffers on the way hold; what an early answer says does not hang on the size.
+    prompt = PROMPT + " x" * (4_000_000 if language == "openai" else 100_000) if row.large else PROMPT
     async with play(tmp_path, leaks, row, language, fallback=fallback) as running:
         if row.again:
             await running.ask(stream=stream, prompt="first")
@@ -101,20 +89,16 @@ async def test_a_cell(tmp_path: Path, leaks: Leaks, row: Row, situation: str, la
         timer.check(row.least_s, row.least_s + SLACK_S)
 
         found = SEEN[row.id, situation, language] = seen(got, row.model, prompt)
-        as_it_should = check(row, situation, found, row.must(situation, language))
+        assert found == row.must(situation, language)
         assert running.b.requests == (found == OTHER)
         check_books(running, row, got, found)
         if not fallback:
-            check(row, "asks", str(running.a.requests), str(row.must_ask(situation, language)))
+            assert running.a.requests == row.must_ask(situation, language)
         counts = counted(await running.state())
         SEEN.setdefault((row.id, "then", language), counts)
-        if as_it_should:
-            check(row, "counts", counts, row.counts) if found != ANSWER else check_blameless(counts)
-
-
-def check_blameless(counts: str) -> None:
-    """A provider whose answer was used is not held to account for how it came."""
-    assert counts == "-"
+        # Whose answer was used is not held to account for how it came. How long "rests" is may be left open.
+        must = "-" if found == ANSWER else row.counts
+        assert counts == must or (must == "rests" and counts.startswith(must))
 
 
 def check_books(running: Stage, row: Row, got: Got, found: str) -> None:
@@ -198,11 +182,14 @@ async def test_a_huge_answer_is_refused(tmp_path: Path, leaks: Leaks, fallback: 
 
 @fallbacks
 async def test_a_huge_stream_passes(tmp_path: Path, leaks: Leaks, fallback: bool) -> None:
-    """F23: 100 MB of events go by; the sidecar holds almost nothing of them."""
+    """F23: 100 MB of events go by and take less than 2 MiB, once the first few have warmed the process up."""
     async with stage(tmp_path, leaks, "fault/huge", fallback=fallback, timeouts={"total": 60.0}) as running:
         with served("--policies", str(tmp_path), SIDECAR_API_KEYS=CLIENT_KEY, KEY=KEY) as process:
             async with running.sidecar.connect(process.address) as wire:
                 await drink(wire, "b/echo")
+                async with running.sidecar.connect(process.address) as other:
+                    other.writer.write(asked(stream=True))
+                    await other.reader.readexactly(4 << 20)
                 memory = Path(f"/proc/{process.process.pid}")
                 (memory / "clear_refs").write_text("5")  # forget the highest so far
                 before_mb = highest_mb(memory)
@@ -210,7 +197,7 @@ async def test_a_huge_stream_passes(tmp_path: Path, leaks: Leaks, fallback: bool
                 grown_mb = highest_mb(memory) - before_mb
         assert size > 100 << 20
         assert end.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        assert grown_mb < 16
+        assert grown_mb < 2
     note("F23a", ANSWER, fallback=fallback, stream=True)
 
 
@@ -277,18 +264,38 @@ async def test_when_all_fail(tmp_path: Path, leaks: Leaks, stream: bool) -> None
 @both
 @fallbacks
 async def test_when_everybody_rests(tmp_path: Path, leaks: Leaks, stream: bool, fallback: bool) -> None:
-    """F36: whoever has failed too often is not asked: 503 at once, with the time of the next try."""
+    """F36: whoever has failed too often is not asked: 503 within 5 ms, with the time of the next try."""
     async with stage(tmp_path, leaks, "fault/500", fallback=fallback, other="fault/500") as running:
         while (await running.state())["resting_s"] == 0:
             await running.ask(stream=stream)
         before = running.a.requests, running.b.requests
-        timer = Timer()
-        got = await running.ask(stream=stream)
-        timer.check(0, 0.25)
-        assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (*before, "0")
+        took = []
+        for _ in range(10):
+            timer = Timer()
+            got = await running.ask(stream=stream)
+            took.append(timer.seconds())
+            assert (running.a.requests, running.b.requests, got.headers["x-sidecar-attempts"]) == (*before, "0")
+        assert min(took) < 0.005
         assert got.headers["retry-after"] in ("1", "2")
         got.headers["retry-after"] = "1"
     note("F36", seen(got, ""), fallback=fallback, stream=stream)
+
+
+@both
+@fallbacks
+async def test_a_refused_connection_is_not_waited_for(
+    tmp_path: Path, leaks: Leaks, stream: bool, fallback: bool
+) -> None:
+    """F1: told within 200 ms, after a second try at once; a fallback's answer is there within 100."""
+    url, took = "http://127.0.0.1:9/v1", []
+    async with stage(tmp_path, leaks, "m", fallback=fallback, url=url) as running:
+        for _ in range(4):  # before the fifth it would rest
+            timer = Timer()
+            got = await running.ask(stream=stream)
+            took.append(timer.seconds())
+            assert got.headers["x-sidecar-attempts"] == str(1 + fallback)
+        assert (got.status, running.b.requests) == ((200, 4) if fallback else (502, 0))
+        assert min(took) < (0.1 if fallback else 0.2)
 
 
 async def test_an_early_answer_leaves_no_half_request_behind(tmp_path: Path, leaks: Leaks) -> None:
@@ -323,8 +330,7 @@ async def test_an_early_answer_leaves_no_half_request_behind(tmp_path: Path, lea
 def test_the_page_says_what_was_seen() -> None:
     """docs/faults.md has the rows that this run saw, as it saw them."""
     before, within, behind = fault_docs.split(fault_docs.PAGE.read_text())
-    rows, listed = fault_docs.table(), set(within.splitlines())
-    whole = len(rows) == len(ROWS) + len(SPECIAL)
+    rows, listed, whole = fault_docs.table(), set(within.splitlines()), fault_docs.whole()
     if os.environ.get("SIDECAR_WRITE_FAULTS"):
         assert whole, "run all of the matrix to write the page"
         fault_docs.PAGE.write_text(before + fault_docs.page() + behind)

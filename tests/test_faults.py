@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from proxy.breaker import TRIP_CODES
 from tests.conftest import CHAT, NOWHERE, STREAM, Got, StartSidecar, StartUpstream, check_error
 from tests.fake_upstream import FakeUpstream, Play, completion, completion_body, error, events, reply, stream
 
@@ -148,7 +149,7 @@ async def test_what_counts_against_the_upstream(sidecar: StartSidecar, upstream:
     assert state["errors"] == counts * fault.times
     assert (state["in_flight"], state["resting_s"] > 0) == (
         0,
-        fault.kind in ("rate_limit", "quota", "auth") or bool(fault.retry_after),
+        fault.kind in ("rate_limit", "quota", "auth") or bool(fault.retry_after) or fault.code in TRIP_CODES,
     )
 
 

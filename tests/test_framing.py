@@ -260,13 +260,14 @@ async def by_link(pieces: Iterable[bytes]) -> Read:
     loop = asyncio.get_running_loop()
     link, transport = Link(loop, float("inf")), Still()
     link.connection_made(transport)
-    asking = loop.create_task(link.ask(b"", b""))
+    link.ask(b"", b"", float("inf"))
+    asking = loop.create_task(link.hear())
     await asyncio.sleep(0)
     for piece in pieces:
         if not transport.closed:
             link.data_received(piece)
     declined = link._foreign is not None
-    own = ("a part" if link._chunks is not None else "nothing") if declined else "all"
+    own = ("a part" if link._head else "nothing") if declined else "all"
     free = link.usable
     link.connection_lost(None)
     body = b""

@@ -26,6 +26,9 @@ from tests.fake_upstream import completion
 from .upstream_words import Steady, catalog, config
 
 FACTS = catalog("a/m", "b/m")
+PICTURE = [
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "file", "file": {}}]}
+]
 NONE = Overrides()
 NOW = 100.0
 Start = Callable[..., Gateway]
@@ -185,6 +188,28 @@ async def test_a_need_that_nobody_offers_is_the_clients_fault(start: Start) -> N
 
 
 @pytest.mark.parametrize(
+    ("row", "fields", "code", "param", "reason"),
+    [
+        ("context = 10", {"max_tokens": 11}, "context_length_exceeded", "messages", "takes 10 tokens"),
+        ("max_output = 10", {"max_completion_tokens": 11}, "invalid_value", "max_tokens", "answers with 10 tokens"),
+        ("features = []", {"messages": PICTURE}, "unsupported_parameter", None, "does not offer files, vision"),
+    ],
+)
+async def test_what_fits_nobody_is_the_clients_fault(
+    start: Start, row: str, fields: dict[str, Any], code: str, param: str | None, reason: str
+) -> None:
+    """400 with the reason for each, whoever else is off: no waiting would help."""
+    off = '[[provider]]\nname = "b"\nbase_url = "http://b"\napi_key = "env:KEY"\n[[model]]\nprovider = "b"\nid = "m"\n'
+    subject = start(config(f"{catalog('a/m')}{row}\n{off}"))
+
+    error = await told(subject, ask("m", **fields))
+
+    assert (shown(error), error.param) == ((400, "invalid_request_error", code, None), param)
+    assert f"a/m: {reason}" in error.message
+    assert "b/m: " in error.message
+
+
+@pytest.mark.parametrize(
     ("failures", "status", "code", "wait_s"),
     [
         (
@@ -299,13 +324,21 @@ async def test_explain_is_the_decision_in_words_and_numbers(start: Start) -> Non
 
     found = subject.explain(ask("p", tools=[{"type": "function"}]), Overrides(strategy="balanced"))
 
+    expected = {"usd": None, "cached_tokens": 0, "output_tokens": 256, "latency_ms": 1000}
     assert found == {
         "model": "p",
         "policy": "p",
         "strategy": "balanced",
+        "when": None,
+        "class": None,
         "order": [
-            {"upstream": "a/m", "score": 0, "parts": {"cost": 0, "latency": 0, "quality": 0}},
-            {"upstream": "c/m", "score": 0.1, "parts": {"cost": 0, "latency": 0, "quality": 0.5}},
+            {
+                "upstream": name,
+                "score": score,
+                "parts": {"cost": 0, "latency": 0, "quality": quality},
+                "expected": {**expected, "input_tokens": 22, "quality": good},
+            }
+            for name, score, quality, good in (("a/m", 0, 0, 8), ("c/m", 0.1, 0.5, 4))
         ],
         "chain": ["a/m", "c/m"],
         "excluded": [{"upstream": "b/m", "reason": "does not offer tools"}],

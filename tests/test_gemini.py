@@ -119,7 +119,7 @@ def test_signature_goes_to_the_client() -> None:
     _, found = parse(answer(candidate(made({}, signature="sig"), made({}))))
 
     first, second = found["choices"][0]["message"]["tool_calls"]
-    assert first["extra_content"] == {"google": {"thought_signature": "sig", "source": f"gemini/{FLASH}"}}
+    assert first["extra_content"] == {"google": {"thought_signature": "sig", "sidecar_source": f"gemini/{FLASH}"}}
     assert "extra_content" not in second
 
 

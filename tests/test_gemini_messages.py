@@ -342,7 +342,7 @@ def test_signature_comes_back_to_its_model() -> None:
 
 def test_signature_of_another_model_is_replaced() -> None:
     """A signature is good for one model at one surface; elsewhere it would be a 400."""
-    here = signed(source=f"gemini/{FLASH}")
+    here = signed(sidecar_source=f"gemini/{FLASH}")
 
     assert signatures(here) == ["sig"]
     assert signatures(here, model=f"models/{FLASH}") == ["sig"]

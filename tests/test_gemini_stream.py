@@ -43,7 +43,7 @@ def test_call_is_one_delta_and_the_reason() -> None:
         (1, {"name": "wait", "arguments": "{}"}),
     ]
     assert calls[0]["id"] != calls[1]["id"]
-    assert calls[0]["extra_content"]["google"] == {"thought_signature": "sig", "source": f"gemini/{FLASH}"}
+    assert calls[0]["extra_content"]["google"] == {"thought_signature": "sig", "sidecar_source": f"gemini/{FLASH}"}
     assert found[-1]["choices"][0]["finish_reason"] == stream.finish == "tool_calls"
 
 

@@ -15,7 +15,7 @@ from aiohttp.http_parser import HttpRequestParser
 from proxy.client import client_of
 from proxy.connection import Server
 from proxy.gateway import Overrides
-from proxy.heads import MAX_HEADS, Heads, Key
+from proxy.heads import MAX_HEADS, Heads, Key, Last
 from proxy.lane import BODY_S, Lane
 from proxy.metrics import Counter
 from proxy.room import Room
@@ -47,6 +47,37 @@ def key_of(heads: Heads[str], data: bytes) -> Key:
     key = heads.key(data)
     assert key is not None
     return key
+
+
+def last(data: bytes = SDK) -> Last[str]:
+    """The memory of a connection that has sent `data`."""
+    return Last(key_of(Heads[str](), data), data, "judged", 0)
+
+
+@pytest.mark.parametrize("length", [1, 9, 86, 87, 1234, 999_999_999])
+def test_a_connection_knows_its_last_head(length: int) -> None:
+    """With another length it is the same, and its body begins where the table says."""
+    for data in (sdk(length), sdk(length) + b"{}\r\n\r\n"):
+        key, wanted = last().key(data), key_of(Heads[str](), data)
+        assert key is not None
+        assert (key.at, key.start, key.length) == (wanted.at, wanted.start, wanted.length)
+
+
+def test_any_other_byte_is_another_head() -> None:
+    """A connection takes for its last head what the table would take for it, and nothing else."""
+    heads, memory = known(SDK), last()
+    for at in range(len(SDK)):
+        for other in (SDK[:at], SDK[:at] + SDK[at + 1 :], *(SDK[:at] + x + SDK[at + 1 :] for x in (b"7", b"x", b"\r"))):
+            key = heads.key(other)
+            judged = key is not None and heads.get(key) is not None
+            assert (memory.key(other) is not None) == judged, other
+
+
+def test_what_a_connection_remembers_holds_no_secret() -> None:
+    """Not the head, only a number."""
+    memory = last()
+    kept = [getattr(memory, name) for name in Last.__slots__]
+    assert not any(SECRET in str(one).encode() for one in kept)
 
 
 @pytest.mark.parametrize("length", [1, 9, 86, 87, 1234, 999_999_999])

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from proxy.client import Client
+from proxy.client import Client, Going
 from proxy.connection import Connection, Server
 from proxy.gateway import Overrides
-from proxy.lane import BODY_S, Lane
+from proxy.lane import BODY_S, Lane, Rider
 from tests.conftest import (
     CHAT,
     IN_ORDER,
@@ -57,11 +57,11 @@ class Laned:
         self.taken: list[bytes] = []
         inner = running.app.sidecar.lane()
 
-        async def answer(client: Client, overrides: Overrides, body: bytes) -> None:
+        def ride(client: Client, overrides: Overrides, body: bytes) -> Going | Rider:
             self.taken.append(body)
-            await inner.answer(client, overrides, body)
+            return inner.ride(client, overrides, body)
 
-        self.lane = Lane(answer, running.app.sidecar.room, max_body, body_s)
+        self.lane = Lane(inner.answer, running.app.sidecar.room, max_body, body_s, ride)
         self.server = Server(running.app.sidecar.handle, running.app.sidecar.note, lane=self.lane, **times)
         self.address = ""
 

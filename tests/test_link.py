@@ -73,7 +73,8 @@ class Poured:
     async def start(self, first: bytes) -> asyncio.Task[None]:
         """Ask, receive the head and `first`, and pour."""
         self.link.connection_made(self.transport)
-        asking = asyncio.create_task(self.link.ask(b"", b""))
+        self.link.ask(b"", b"", float("inf"))
+        asking = asyncio.create_task(self.link.hear())
         await asyncio.sleep(0)
         self.link.data_received(HEAD + first)
         assert (await asking).code == 200
@@ -106,6 +107,16 @@ async def test_a_piece_is_pushed_at_once() -> None:
         await task
     assert poured.got == [b"a", b"b", b"c", b"d" * 9, b""]
     assert poured.link.done()
+
+
+async def test_what_comes_behind_the_end_is_not_pushed() -> None:
+    """Not even in the same turn of the event loop, when nobody has had the time to stop listening."""
+    async with pouring() as (poured, task):
+        poured.link.data_received(LAST)
+        poured.link.data_received(framed(b"nobody asked for this"))
+        await task
+    assert poured.got == [b"a", b""]
+    assert poured.link.poisoned
 
 
 async def test_pieces_of_one_packet_come_together() -> None:

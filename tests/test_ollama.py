@@ -319,7 +319,7 @@ async def test_a_web_page_is_no_stream(sidecar: StartSidecar, upstream: StartUps
     """Somebody's error page with a 200 is told as what it is."""
     running = await sidecar(await upstream(reply(b"<html>hello</html>", content_type="text/html")), provider=ROW)
 
-    check_error(await running.post(STREAM), 502, "upstream_invalid_event")
+    check_error(await running.post(STREAM), 502, "upstream_invalid_response")
 
 
 async def test_other_languages_still_answer_a_stream_with_a_whole_answer(
@@ -338,3 +338,18 @@ async def test_what_was_dropped_is_told(sidecar: StartSidecar, upstream: StartUp
     got = await running.post({**CHAT, "logit_bias": {"1": 1}})
 
     assert (got.text, got.headers["x-sidecar-dropped"]) == ("a", "logit_bias")
+
+
+def test_logprobs_of_a_stream_come_with_their_words() -> None:
+    """Ollama's tokens in OpenAI's object; a line without a word may have them, too."""
+    tokens = [{"token": "é", "logprob": -0.5, "top_logprobs": [{"token": "x", "logprob": -1.5}]}]
+    first, second = (msgspec.json.decode(line(text)) for text in ("é", ""))
+    pieces = [msgspec.json.encode({**one, "logprobs": tokens}) + b"\n" for one in (first, second)]
+    stream = OLLAMA.parser()
+
+    found = chunks(feed(stream, *pieces, END) + stream.close())
+
+    told = [chunk["choices"][0]["logprobs"] for chunk in found]
+    entry = {"token": "é", "logprob": -0.5, "bytes": [195, 169]}
+    content = [{**entry, "top_logprobs": [{"token": "x", "logprob": -1.5, "bytes": [120]}]}]
+    assert told == [None, {"content": content, "refusal": None}, {"content": content, "refusal": None}, None]

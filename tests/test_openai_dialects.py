@@ -250,6 +250,21 @@ def test_logprobs_are_an_object() -> None:
     assert msgspec.json.decode(parsed(odd).body)["choices"][0]["logprobs"] == -1.5
 
 
+def test_annotations_are_openais() -> None:
+    """Files (OpenRouter) and bare addresses are kept under another name; in chunks, where all may stand, nothing is."""
+    cited = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "title": "t", "url": "u"}}
+    file, bare = {"type": "file", "file": {"hash": "h"}}, {"type": "url_citation", "url_citation": {"url": "u"}}
+    said = whole({"role": "assistant", "content": "a", "annotations": [file, cited, bare]}, "annotations")["message"]
+
+    assert said["annotations"] == [cited]
+    assert said["other_annotations"] == [file, bare]
+    for kept in ([cited], [], None):
+        body = msgspec.json.encode(answer({"role": "assistant", "content": "a", "annotations": kept}))
+        assert parsed(body, "annotations").body == body
+    odd = event(chunk({"content": "a", "annotations": [file]}))
+    assert parser("annotations").feed(odd) == odd
+
+
 def test_blank_calls_are_none() -> None:
     """Clients take a `function_call` for a call and `audio` for a sound; real ones stay."""
     blank = {"content": "a", "function_call": {"name": "", "arguments": ""}, "audio": {"id": "", "data": ""}}
@@ -284,7 +299,7 @@ def test_blank_calls_are_none() -> None:
                 "total_tokens": 115,
                 "prompt_tokens_details": {"audio_tokens": 100},
             },
-            Usage(110, 5),
+            Usage(110, 5, audio_input=100),
         ),
         (USAGE | {"prompt_cache_hit_tokens": 4}, Usage(10, 5, 4)),
         (USAGE | {"cached_tokens": 4}, Usage(10, 5, 4)),

@@ -314,3 +314,52 @@ def test_choices_are_found_however_the_event_is_written() -> None:
 
     assert msgspec.json.decode(stream.feed(event(spaced))[6:])["choices"][0]["finish_reason"] == "stop"
     assert (stream.started, stream.finish) == (True, "stop")
+
+
+# Behind two plain events: some differ from them in their text alone, some only look like it.
+BEHIND = {
+    "alike": say("more"),
+    "empty": say(""),
+    "two at once": say("a") + say("b"),
+    "escaped": say('a "word"\n\\'),
+    "beyond ASCII": say("Gr\u00fc\u00df"),
+    "control character": say("a").replace(b'"a"', b'"\x01"'),
+    "bad UTF-8": say("a").replace(b'"a"', b'"\xff"'),
+    "a second text": say("a").replace(b'"a"', b'"a","content":"b"'),
+    "finished": say("a").replace(b'"finish_reason":null', b'"finish_reason":"stop"'),
+    "a tool": event(chunk({"tool_calls": [{"index": 0, "id": "t", "type": "function", "function": {"name": "f"}}]})),
+    "usage": event(chunk(choices=[], usage=USAGE)),
+    "usage on it": event(chunk({"content": "a"}, usage=USAGE)),
+    "another choice": event(chunk(choices=[{"index": 1, "delta": {"content": "a"}, "finish_reason": None}])),
+    "a fault": event({"error": {"message": "no", "code": "server_error"}}),
+    "a comment": b": still here\n\n",
+    "half": say("more")[:-9],
+    "no blank line": say("more")[:-1],
+    "carriage returns": say("more").replace(b"\n", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+@pytest.mark.parametrize("usage", [False, True])
+def test_an_event_like_the_last_one_is_judged_alike(name: str, usage: bool) -> None:
+    """Whether an event is read or recognised, the client gets the same, and the same is known of the stream."""
+    seen = []
+    plain = say("a") + say("b")
+    for behind in (BEHIND[name], BEHIND[name] + say("c"), BEHIND[name] + end() + DONE):
+        one, other = parser(usage=usage), parser(usage=usage)
+        pieces = [say("a"), say("b"), *behind.splitlines(keepends=True)]
+        # An event that comes in two pieces is never recognised, one that comes alone may be.
+        seen.append(outcome(one, say("a"), say("b"), BEHIND[name], behind.removeprefix(BEHIND[name])))
+        assert seen[-1] == outcome(other, plain + behind) == outcome(parser(usage=usage), *pieces)
+
+
+def outcome(subject: Any, *pieces: bytes) -> tuple[Any, ...]:
+    """What the client gets, what went wrong, and what is known in the end."""
+    out, fault = b"", None
+    try:
+        for piece in pieces:
+            out += subject.feed(piece) if piece else b""
+        out += subject.close()
+    except errors.UpstreamError as error:
+        out, fault = out + error.before, (type(error), error.code, error.message)
+    return out, fault, subject.finish, subject.usage, subject.done, subject.started

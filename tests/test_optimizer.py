@@ -53,14 +53,14 @@ def rest(one: Upstream, wait_s: float = 60) -> Upstream:
 @pytest.mark.parametrize(
     ("strategy", "first_to_last", "parts"),
     [
-        ("cheapest", ["a/m", "b/m", "c/m"], [(1,), (2,), (4,)]),
+        ("cheapest", ["a/m", "b/m", "c/m"], [(0.001256,), (0.002512,), (0.005024,)]),
         ("fastest", ["b/m", "c/m", "a/m"], [(100,), (200,), (400,)]),
         ("quality", ["c/m", "b/m", "a/m"], [(10,), (6,), (5,)]),
     ],
 )
 def test_each_strategy_prefers_one_number(strategy: str, first_to_last: list[str], parts: list[tuple[float]]) -> None:
     """Best first, all of them, with the number that decided; the chain is the order."""
-    found = decide(three(), strategy, NOW)
+    found = decide(three(), strategy, msgspec.structs.replace(NOW, tokens=1000))
 
     assert order(found) == chain(found) == first_to_last
     for scored, part in zip(found.order, parts, strict=True):
@@ -217,14 +217,15 @@ def test_live_numbers_replace_the_prior() -> None:
         ({"features": ["tools"]}, {}, "needs", "does not offer json_schema, vision"),
         ({"quality": 5.5}, {"min_quality": 6}, "require", "quality 5.5 is below 6"),
         ({}, {"min_quality": 6}, "require", "quality unknown is below 6"),
+        ({}, {"price": True}, "require", "no known price"),
         ({"limits": {"concurrency": 1}}, {}, "limit", "limit of 1 requests at once"),
     ],
 )
 async def test_who_may_not_be_asked_is_told_with_the_reason(
-    fields: dict[str, Any], policy: dict[str, float], why: str, reason: str
+    fields: dict[str, Any], policy: dict[str, Any], why: str, reason: str
 ) -> None:
     """The others are asked; `explain` shows these words."""
-    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9)
+    bad, good = upstream("a/m", **fields), upstream("b/m", quality=9, price={"input": 0, "output": 0})
     bad.provider.gate.enter(0)
     ask = msgspec.structs.replace(NOW, needs=frozenset({"tools", "vision", "json_schema"}))
 
@@ -232,6 +233,45 @@ async def test_who_may_not_be_asked_is_told_with_the_reason(
 
     assert chain(found) == ["b/m"]
     assert excluded(found) == {"a/m": (why, reason)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ask", "why"),
+    [
+        ({"context": 1000}, {"tokens": 3002}, None),  # twelve bytes per token may be
+        ({"context": 1000}, {"tokens": 3003}, "context"),
+        ({"context": 1000}, {"tokens": 1500, "max_tokens": 500}, None),
+        ({"context": 1000}, {"tokens": 1500, "max_tokens": 501}, "context"),
+        (
+            {"context": 1000},
+            {"tokens": 90_000, "needs": frozenset({"vision"})},
+            None,
+        ),
+        ({"max_output": 500}, {"max_tokens": 500}, None),
+        ({"max_output": 500}, {"max_tokens": 501}, "max_output"),
+        ({}, {"tokens": 10**9, "max_tokens": 10**9}, None),
+    ],
+)
+def test_who_surely_cannot_take_a_request_is_left_out(
+    fields: dict[str, Any], ask: dict[str, Any], why: str | None
+) -> None:
+    """And nobody else; be it asked alone or right after a small one."""
+    subject, asked = route(upstream("a/m", **fields), upstream("b/m")), msgspec.structs.replace(NOW, **ask)
+    decide_again(subject, "cheapest", NOW)
+
+    for found in decide(subject, "cheapest", asked), decide_again(subject, "cheapest", asked):
+        assert chain(found) == (["a/m", "b/m"] if why is None else ["b/m"])
+        assert {name: reason for name, (reason, _) in excluded(found).items()} == ({} if why is None else {"a/m": why})
+    assert chain(decide_again(subject, "cheapest", NOW)) == ["a/m", "b/m"]
+
+
+def test_the_numbers_are_told() -> None:
+    """What an upstream takes, and what the request has."""
+    subject = route(upstream("a/m", context=10), upstream("b/m", max_output=5))
+    assert excluded(decide(subject, "cheapest", msgspec.structs.replace(NOW, tokens=300, max_tokens=6))) == {
+        "a/m": ("context", "takes 10 tokens, the request has 106 or more"),
+        "b/m": ("max_output", "answers with 5 tokens at most, 6 are asked for"),
+    }
 
 
 def test_the_first_reason_counts() -> None:
@@ -387,3 +427,177 @@ def test_rankings_are_for_alike_requests() -> None:
     found = [decide_again(subject, strategy, ask) for strategy, ask in kinds]
     assert len({id(one) for one in found}) == 4
     assert all(decide_again(subject, *kind) is one for kind, one in zip(kinds, found, strict=True))
+
+
+@pytest.mark.parametrize("strategy", ["cheapest", "balanced"])
+def test_requests_of_another_size_are_ranked_anew(strategy: str) -> None:
+    """Cheap to read is not cheap to write: a kept ranking serves those of like size, and of like limits."""
+    reader = upstream("a/m", price={"input": 1, "output": 20})
+    writer = upstream("b/m", price={"input": 4, "output": 4})
+    subject = route(reader, writer)
+    first = decide_again(subject, strategy, later(0, tokens=50_000))
+
+    assert decide_again(subject, strategy, later(0.001, tokens=52_000)) is first
+    assert chain(first)[0] == "a/m"
+    assert chain(decide_again(subject, strategy, later(0.002, tokens=200)))[0] == "b/m"
+    assert chain(decide_again(subject, strategy, later(0.003, tokens=200, max_tokens=10)))[0] == "a/m"
+
+
+def test_a_single_candidate_is_ranked_once_for_all_sizes() -> None:
+    """There is nothing to choose."""
+    subject = route(rated("a/m", 1))
+    first = decide_again(subject, "cheapest", later(0, tokens=10))
+
+    assert decide_again(subject, "cheapest", later(0.001, tokens=90_000, max_tokens=7)) is first
+    assert (order(first), chain(first), excluded(first)) == (["a/m"], ["a/m"], {})
+    rest(subject.candidates[0])
+    found = decide_again(subject, "cheapest", later(0.002))
+    assert (order(found), chain(found), list(excluded(found))) == ([], [], ["a/m"])
+
+
+def test_a_prompt_that_a_cache_may_hold_is_ranked_by_itself() -> None:
+    """What the last prompt found warm says nothing of the next."""
+    price = {"input": 2, "cached_input": 0.2, "output": 2}
+    here, there = upstream("a/m", price=price), upstream("b/m", price={**price, "input": 1.9})
+    subject = route(here, there)
+    here.live.learned.warm.touch(tuple(range(9)), NOW.now)
+
+    def first(prompt: range) -> str:
+        return chain(decide_again(subject, "cheapest", later(0, tokens=5000, prefix=tuple(prompt))))[0]
+
+    assert [first(range(9)), first(range(100, 109)), first(range(9))] == ["a/m", "b/m", "a/m"]
+
+
+def test_kept_rankings_are_few() -> None:
+    """Clients choose sizes and limits; what is kept of them is bounded."""
+    subject = route(rated("a/m", 1), rated("b/m", 2))
+    for number in range(3000):
+        ask = later(0, tokens=1 << (number % 40), max_tokens=1 << (number // 40 % 40), stream=number % 2 == 1)
+        decide_again(subject, "cheapest", ask)
+        assert len(subject.ranked) <= 256
+
+
+def test_scores_of_its_class_are_a_models_quality() -> None:
+    """Where there is a score it counts, for the order and for what a policy requires; else the catalog's number."""
+    coder, poet = rated("a/m", 1, quality=5), rated("b/m", 1, quality=8)
+    coder.scores = {"code": 9.0}
+    asked, code = route(coder, poet), msgspec.structs.replace(NOW, task="code")
+
+    assert order(decide(asked, "quality", NOW)) == ["b/m", "a/m"]
+    assert order(decide(asked, "quality", code)) == ["a/m", "b/m"]
+    assert order(decide(asked, "balanced", code)) == ["a/m", "b/m"]
+    picky = route(coder, poet, require={"min_quality": 8.5})
+    assert order(decide(picky, "quality", NOW)) == []
+    assert order(decide(picky, "quality", code)) == ["a/m"]
+
+
+# ---- who is tried again ------------------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Requests at a steady rate, answered by upstreams that take `ms` of the moment; nobody sleeps."""
+
+    def __init__(self, subject: Route, strategy: str, ms: dict[str, float], every_s: float = 0.1) -> None:
+        self.subject, self.strategy, self.ms, self.every_s = subject, strategy, ms, every_s
+        self.now = NOW.now
+        self.asked: list[str] = []
+
+    def go(self, seconds: float) -> "Traffic":
+        """Let it go on; `asked` is who was asked meanwhile."""
+        self.asked = []
+        for _ in range(int(seconds / self.every_s)):
+            self.now += self.every_s
+            first = decide_again(self.subject, self.strategy, Ask(self.now, tokens=100)).chain[0]
+            self.subject.budget.requests += 1
+            first.live.answered(self.ms[first.name], self.now)
+            self.asked.append(first.name)
+        return self
+
+    def share(self, name: str) -> float:
+        return self.asked.count(name) / len(self.asked)
+
+
+@pytest.mark.parametrize("strategy", ["fastest", "balanced"])
+def test_live_numbers_converge_within_tens_of_requests(strategy: str) -> None:
+    """The catalog is wrong about both: who is really quick answers nearly all, soon."""
+    traffic = Traffic(route(rated("a/m", 1, 100), rated("b/m", 1, 400)), strategy, {"a/m": 3000, "b/m": 200})
+    traffic.go(4)
+
+    assert traffic.asked[20:] == ["b/m"] * 20
+
+
+@pytest.mark.parametrize("strategy", ["fastest", "balanced"])
+def test_who_was_slow_is_tried_again_and_found_quick(strategy: str) -> None:
+    """Within a minute and fifty requests, though its numbers would speak against it for half an hour."""
+    traffic = Traffic(route(rated("a/m", 1, 100), rated("b/m", 1, 300)), strategy, {"a/m": 5000, "b/m": 300})
+    traffic.go(300)
+    assert traffic.share("a/m") < 0.02
+    traffic.ms["a/m"] = 50
+    traffic.go(150)
+
+    assert "a/m" in traffic.asked[:700]
+    traffic.go(900)
+    assert traffic.share("a/m") > 0.2
+    traffic.go(900)
+    assert traffic.share("a/m") > 0.95
+
+
+def test_a_quick_one_that_nobody_knew_is_found() -> None:
+    """The catalog's prior alone would have kept it out for ever."""
+    traffic = Traffic(route(rated("a/m", 1, 200), rated("b/m", 1, 1000)), "fastest", {"a/m": 200, "b/m": 20})
+    traffic.go(1800)
+
+    assert traffic.share("b/m") > 0.3
+    assert traffic.asked[-100:] == ["b/m"] * 100
+
+
+@pytest.mark.parametrize(("every_s", "most"), [(0.01, 0.001), (0.1, 0.005), (10, 0.021)])
+def test_trying_is_bounded(every_s: float, most: float) -> None:
+    """One request in fifty at most, and each upstream once a minute at most."""
+    slow = {f"{name}/m": 5000.0 for name in "bc"}
+    traffic = Traffic(route(rated("a/m", 1, 50), rated("b/m", 1, 90), rated("c/m", 1, 90)), "fastest", {}, every_s)
+    traffic.ms = {"a/m": 50, **slow}
+    traffic.go(2000 * every_s)
+    traffic.go(10_000 * every_s if every_s < 1 else 20_000)
+
+    assert traffic.share("b/m") + traffic.share("c/m") <= most
+    assert every_s < 0.1 or "b/m" in traffic.asked
+
+
+def test_who_could_not_come_first_is_not_tried() -> None:
+    """However quick it may have become: ten times the price and half the quality outweigh that."""
+    poor = Traffic(route(rated("a/m", 1, 300, 8), rated("b/m", 10, 300, 4)), "balanced", {"a/m": 300, "b/m": 10})
+    assert set(poor.go(600).asked) == {"a/m"}
+
+
+@pytest.mark.parametrize("strategy", ["cheapest", "quality"])
+def test_where_latency_does_not_count_nobody_is_tried(strategy: str) -> None:
+    """There is nothing to find out."""
+    traffic = Traffic(route(rated("a/m", 1, 300, 8), rated("b/m", 2, 10, 7)), strategy, {"a/m": 300, "b/m": 10})
+    assert set(traffic.go(600).asked) == {"a/m"}
+
+
+def test_trying_can_be_switched_off() -> None:
+    """`explore = 0`: always the best that is known."""
+    subject = route(rated("a/m", 1, 200), rated("b/m", 1, 1000), explore=0)
+    assert set(Traffic(subject, "fastest", {"a/m": 200, "b/m": 20}).go(600).asked) == {"a/m"}
+
+
+def test_the_best_stands_behind_who_is_tried() -> None:
+    """Nobody has to pay with a failure for what others learn from it; the order says what is known."""
+    subject = three(explore=1)
+    subject.budget.requests = 1
+
+    found = decide_again(subject, "fastest", later(100))
+
+    assert (order(found), chain(found)) == (["b/m", "c/m", "a/m"], ["c/m", "b/m", "a/m"])
+
+
+def test_the_same_requests_go_the_same_ways() -> None:
+    """No chance is involved."""
+
+    def run() -> list[str]:
+        numbers = {"a/m": 300.0, "b/m": 40.0, "c/m": 900.0}
+        return Traffic(three(), "balanced", numbers).go(300).asked
+
+    assert run() == run()

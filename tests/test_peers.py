@@ -9,10 +9,10 @@ import pytest
 from proxy.app import App, Options
 from proxy.board import Board
 from proxy.errors import RateLimitError
+from proxy.gate import Gate
 from proxy.metrics import Metrics
 from proxy.peers import Alone, Peers
 from proxy.policy import ProviderRow
-from proxy.upstream import Gate
 from tests.conftest import IN_ORDER, Sidecar, StartUpstream, catalog, until
 from tests.fake_upstream import completion
 

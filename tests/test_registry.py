@@ -128,3 +128,52 @@ def test_a_row_that_cannot_work_is_refused(line: str, words: list[str]) -> None:
     assert told.startswith("catalog.toml: provider 'a': ")
     assert all(word in told for word in words)
     assert "sk-secret" not in told
+
+
+TWO_LANGUAGES = (
+    KEYLESS
+    + """quirks = ["tool_calls", "initiator", "reasoning_summary"]
+[[model]]
+provider = "a"
+id = "chat"
+[[model]]
+provider = "a"
+id = "pro"
+adapter = "responses"
+[[model]]
+provider = "a"
+id = "codex"
+adapter = "responses"
+"""
+)
+
+
+def test_a_model_may_speak_another_language() -> None:
+    """One account, one limit, one set of keys; each model heeds the quirks of its own language."""
+    subject = registry(config(TWO_LANGUAGES))
+    chat, pro, codex = subject
+
+    assert chat.provider is subject.providers["a"]
+    assert codex.provider is pro.provider
+    assert pro.provider is not chat.provider
+    assert (chat.provider.adapter, pro.provider.adapter) == (adapter.load("openai"), adapter.load("responses"))
+    assert pro.provider.gate is chat.provider.gate
+    assert pro.provider.parked is chat.provider.parked
+    assert sorted(chat.target.quirks) == ["initiator", "tool_calls"]
+    assert sorted(pro.target.quirks) == ["initiator", "reasoning_summary"]
+    assert made_up(subject.providers["a"], "other").provider.adapter is adapter.load("openai")
+
+
+def test_a_models_own_language_is_its_providers() -> None:
+    """Said once more it changes nothing."""
+    subject = registry(config(KEYLESS + '[[model]]\nprovider = "a"\nid = "m"\nadapter = "openai"\n'))
+
+    assert [one.provider for one in subject] == [subject.providers["a"]]
+
+
+def test_a_models_language_must_exist() -> None:
+    """The problem names the model; a quirk of no language of the provider's is none."""
+    text = problems(KEYLESS + 'quirks = ["x"]\n[[model]]\nprovider = "a"\nid = "m"\nadapter = "reponses"\n')
+
+    assert "model 'a/m': no adapter 'reponses'" in text
+    assert "provider 'a': quirks: 'x' is not known" in text

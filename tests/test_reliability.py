@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from loadtests.reliability import matrix
 from loadtests.reliability.__main__ import FIGURES, main
 from loadtests.reliability.bed import MODEL, Upstream, upstream
 from loadtests.reliability.client import Client, Outcome, dechunk
@@ -27,12 +28,16 @@ from loadtests.reliability.figure import (
 from loadtests.reliability.inside import lateness_ms
 from loadtests.reliability.judge import Judged, Kind, judge, judge_words, tally
 from loadtests.reliability.script import DamagedError, Script
+from loadtests.reliability.seen import BROKEN, WRONG, Seen, saw
+from loadtests.reliability.seen import ERROR as AN_ERROR
 from loadtests.reliability.soak import slope
+from loadtests.reliability.wall import Answer
+from tests.fault_cells import ANSWER, OTHER
 from tests.needs import ROOT
 
 ERROR = b'{"error":{"message":"no","type":"server_error","param":null,"code":"overloaded"}}'
 # What runs in seconds. L2 and L13 are L1 once more; the others take as long as the product's own timers.
-CHEAP = ["L1", "L5", "L7", "L8", "L9", "L10", "L11"]
+CHEAP = ["L1", "L5", "L7", "L8", "L9", "L10", "L11", "bounds"]
 
 
 def outcome(script: Script, body: bytes, status: int = 200, **fields: object) -> Outcome:
@@ -206,9 +211,78 @@ def test_every_figure_runs(name: str) -> None:
     assert lines
 
 
+# ---- the matrix through a gateway ---------------------------------------------------------------------------------
+
+
+def heard(body: str, status: int = 200, end: str = "whole", **headers: str) -> Answer:
+    """An answer of some gateway."""
+    kind = "text/event-stream" if body.startswith("data:") else "application/json"
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Answer(end, status, {"content-type": kind, **named}, body.encode(), 0.1)  # type: ignore[arg-type]
+
+
+def events(*deltas: str, end: str = "data: [DONE]\n\n") -> str:
+    """A stream."""
+    chunks = [{"choices": [{"delta": {"content": delta}, "finish_reason": None}]} for delta in deltas]
+    return "".join(f"data: {msgspec.json.encode(chunk).decode()}\n\n" for chunk in chunks) + end
+
+
+TOLD = f"data: {ERROR.decode()}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "text", "silent"),
+    [
+        (heard('{"choices":[{"message":{"content":"a b"}}]}'), ANSWER, ANSWER, False),
+        (heard('{"choices":[{"message":{"content":""}}]}'), WRONG, "an empty answer as if it were whole", True),
+        (heard('{"choices":[{"message":{"content":"a"}}]}'), WRONG, "another text", True),
+        (heard('{"choices":[]}'), WRONG, "200, but no completion", False),
+        (heard(ERROR.decode(), 503, retry_after="1"), AN_ERROR, "503 `overloaded`, retry-after 1", False),
+        (heard('{"error":{"message":"no"}}', 500), AN_ERROR, "500 no code", False),
+        (heard('{"error":"no"}', 500), WRONG, "500 without an OpenAI error", False),
+        (heard("<html>", 502), WRONG, "502 without an OpenAI error", False),
+        (heard("", 0, "cut"), WRONG, "the connection closes", False),
+        (heard("", 0, "late"), WRONG, "nothing in 12 s", False),
+        (heard("data: ", 200, "late"), WRONG, "no end in 12 s", False),
+        (heard(events("a", " b")), ANSWER, ANSWER, False),
+        (heard(events("a", end="data: [DONE]\n\n")), WRONG, "half an answer as if it were whole", True),
+        (heard(events("a", end="")), WRONG, "half an answer, and the stream ends", True),
+        (heard(events("a", end=""), end="cut"), WRONG, "the words until then, and the connection closes", False),
+        (heard(events()), WRONG, "an empty answer as if it were whole", True),
+        (heard(events("a", end=TOLD)), BROKEN, "the words until then, then `overloaded`", False),
+        (heard(TOLD), AN_ERROR, "200, then `overloaded`", False),
+        (heard("data: {]\n\n"), WRONG, "an event that no SDK can read", False),
+    ],
+)
+def test_what_a_client_saw(answer: Answer, kind: str, text: str, silent: bool) -> None:
+    """Any gateway's answer comes to one of a few kinds; half of one that looks whole is the worst."""
+    seen = saw(answer, "fault/text", "a b")
+    assert seen == (kind, text, silent)
+    assert seen.by_fallback().kind == (OTHER if kind == ANSWER else kind)
+
+
+def test_the_matrix_through_the_sidecar(capsys: pytest.CaptureFixture[str]) -> None:
+    """The script's own walls and clients come to what the tests of the matrix do."""
+    assert matrix.main(["F7", "F18b", "F24", "F28"]) == 0
+    assert "sidecar: 16 cells, 16 of the kind that they must be, 0 another choice, 0 missed" in capsys.readouterr().out
+
+
+def test_what_another_gateway_chooses_is_no_miss() -> None:
+    """The table has every fault, and in bold what is missed."""
+    row = next(row for row in matrix.PLAYED if row.id == "F11b")
+    situation = "complete, fallback"
+    cells = [
+        matrix.Cell(row, situation, row.must(situation, "openai"), Seen(kind, kind), 1)
+        for kind in (AN_ERROR, OTHER, ANSWER, WRONG)
+    ]
+    assert [cell.held for cell in cells] == [True, None, None, False]
+    assert matrix.lines(cells) == [[row.title, AN_ERROR, OTHER, ANSWER, f"**{WRONG}**"]]
+
+
 def test_names_are_those_of_the_programme() -> None:
     """Each once."""
-    assert Counter(figure.name for figure in FIGURES) == Counter([f"L{number}" for number in (*range(1, 12), 13)])
+    names = [f"L{number}" for number in (*range(1, 12), 13)]
+    assert Counter(figure.name for figure in FIGURES) == Counter([*names, "bounds"])
 
 
 def test_the_command_prints_a_table() -> None:

@@ -165,3 +165,27 @@ async def test_a_stream_that_does_not_break_is_left_alone(sidecar: StartSidecar,
     whole = await upstream(stream(*events("a", "b")))
     plain, watched = await sidecar(whole), await sidecar(whole, policy=GOES_ON)
     assert (await watched.post(STREAM)).body == (await plain.post(STREAM)).body
+
+
+async def test_what_half_a_request_is_answered_with_teaches_nothing(
+    sidecar: StartSidecar, upstream: StartUpstream
+) -> None:
+    """Its tokens were not those that were estimated, and its answer was not a whole one; a whole request teaches."""
+    app, _ = await served(sidecar, upstream, CUT, REST)
+    await app.post(STREAM)
+    first, second = (one.live.learned for one in app.app.gateway.generation.routes.registry)
+    assert (first.ratio.weight, second.ratio.weight) == (0, 0)
+    assert (first.outputs, second.outputs) == ({}, {})
+
+    await app.post({**STREAM, "model": "p1/m"})
+    assert (second.ratio.weight, list(second.outputs)) == (1, ["direct"])
+
+
+async def test_a_broken_answer_teaches_tokens_but_no_length(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """What it read it has counted; how long it would have been, nobody knows."""
+    cut = stream(ROLE, chunk({"content": "Once"}), USAGE, then="close", end=False)
+    app = await sidecar(await upstream(cut))
+    assert b"[DONE]" not in (await app.post(STREAM)).body
+
+    (learned,) = (one.live.learned for one in app.app.gateway.generation.routes.registry)
+    assert (learned.ratio.weight, learned.outputs) == (1, {})

@@ -3,11 +3,12 @@
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from proxy.router import PAUSE_S
-from tests.conftest import CHAT, IN_ORDER, StartSidecar, StartUpstream, check_error
-from tests.fake_upstream import completion, error
+from tests.conftest import CHAT, IN_ORDER, StartSidecar, StartUpstream, check_error, request
+from tests.fake_upstream import Play, completion, error, events, reply, stream
 
 FALLBACK = 'strategy = "cheapest"\n[fallback]\n'
 
@@ -155,3 +156,73 @@ async def test_quota_is_not_a_rate_limit(sidecar: StartSidecar, upstream: StartU
     got = await running.post()
     check_error(got, 429, "insufficient_quota")
     assert (got.headers["x-should-retry"], int(got.headers["retry-after"]) > 200) == ("false", True)
+
+
+async def test_what_the_client_sends_again_is_paid_from_the_budget(
+    sidecar: StartSidecar, upstream: StartUpstream
+) -> None:
+    """SDKs say how often they have sent a request: such ones leave less for fallbacks, but are served themselves."""
+    failing, other = await upstream(error(400, "context_length_exceeded")), await upstream(completion("B"))
+    running = await sidecar(failing, other, policy=FALLBACK + 'on = ["context_length"]\nbudget = 0\n')
+    # A hundred sent again take what a hundred fallbacks would have had.
+    for count in ("2", "1") * 50:
+        await running.post(x_stainless_retry_count=count, x_sidecar_fallback="off")
+    served = [(await running.post()).status for _ in range(60)].count(200)
+    assert served < 50
+
+
+@pytest.mark.parametrize("count", ["0", "00", "-1", "x", "", "1e3", "\u0661"])
+async def test_a_first_try_is_no_retry(sidecar: StartSidecar, upstream: StartUpstream, count: str) -> None:
+    """SDKs send 0 with a first try; what is no number says nothing."""
+    running = await sidecar(await upstream())
+    got = await running.raw(
+        request(msgspec.json.encode(CHAT), f"x-stainless-retry-count: {count}".encode().decode("latin-1"))
+    )
+    assert (got.status, running.app.gateway.generation.routes.budgets["test"].requests) == (200, 1)
+
+
+async def test_a_known_head_with_another_count_is_another_head(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """The count is judged with its head: on one connection, 0 and 1 and 0 again are two requests and one retry."""
+    running = await sidecar(await upstream())
+    async with running.connect() as wire:
+        for count in ("0", "1", "0", "1", "0"):
+            sent = request(msgspec.json.encode(CHAT), f"x-stainless-retry-count: {count}")
+            assert (await wire.ask(sent)).status == 200
+    assert running.app.gateway.generation.routes.budgets["test"].requests == 3
+
+
+@pytest.mark.parametrize(
+    "doubtful",
+    [Play([], "close"), Play([], "hang"), reply(b'{"id":"x"'), stream(*events("a")[:1], then="close", end=False)],
+    ids=["closed", "silent", "nonsense", "cut"],
+)
+@pytest.mark.parametrize("again", [True, False])
+async def test_whether_doubtful_attempts_are_followed_by_others(
+    sidecar: StartSidecar, upstream: StartUpstream, doubtful: Play, again: bool
+) -> None:
+    """`retry_ambiguous = false`: what may be on the bill already is not asked of somebody else."""
+    asked, other = await upstream(doubtful), await upstream(completion("B"), stream(*events("B")))
+    switch = "" if again else "retry_ambiguous = false\n"
+    policy = f"{FALLBACK}{switch}[timeouts]\nfirst_event = 0.3\nanswer = 0.3\n"
+    running = await sidecar(asked, other, policy=policy)
+    got = await running.post({**CHAT, "stream": doubtful.pieces[:1] != [] and b"event-stream" in doubtful.pieces[0]})
+    assert (got.status == 200, len(asked.requests), len(other.requests)) == (again, 1, again)
+    if not again:
+        assert [one["possibly_billed"] for one in got.error["metadata"]["attempts"]] == [True]
+        assert got.headers["x-should-retry"] == "false"
+
+
+async def test_what_was_never_sent_falls_back_all_the_same(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """A refused connection, a 500 and a 503 are in no doubt: nobody pays for them."""
+    policy = FALLBACK + "retry_ambiguous = false\n"
+    other = await upstream(completion("B"))
+    for first in ("http://127.0.0.1:9", await upstream(error(500)), await upstream(error(503))):
+        assert (await (await sidecar(first, other, policy=policy)).post()).text == "B"
+
+
+async def test_a_stream_may_go_on_though_doubt_is_final(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """`continue` has a switch of its own: what broke off is on the bill without any doubt."""
+    broken = await upstream(stream(*events("one ", "two ")[:2], then="close", end=False))
+    policy = FALLBACK + "retry_ambiguous = false\ncontinue = true\n"
+    running = await sidecar(broken, await upstream(stream(*events("three"))), policy=policy)
+    assert (await running.post({**CHAT, "stream": True})).text == "one three"

@@ -56,6 +56,26 @@ async def test_on_is_the_whole_truth(sidecar: StartSidecar, upstream: StartUpstr
     assert (await unlisted.post()).status >= 400
 
 
+async def test_too_long_goes_on_to_a_larger_context_only(sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Who surely takes no more than the one that found it too long is passed over; nobody left is the client's 400."""
+    long = error(400, "context_length_exceeded")
+    ups = [await upstream(long), await upstream(), await upstream(completion("large"))]
+    facts = "".join(
+        f'[[provider]]\nname = "p{at}"\nbase_url = "{one.url}"\n[[model]]\nprovider = "p{at}"\nid = "m"\n'
+        f"context = {size}\nprice = {{ input = {at + 1}, output = 1 }}\n"
+        for at, (one, size) in enumerate(zip(ups, (8000, 8000, 32_000), strict=True))
+    )
+    listed = FALLBACK + 'on = ["context_length"]\n'
+    running = await sidecar(files={"catalog.toml": facts}, policy=listed)
+    alone = await sidecar(files={"catalog.toml": facts}, policy=f'candidates = ["p0/m", "p1/m"]\n{listed}')
+
+    got = await running.post()
+
+    assert (got.text, got.headers["x-sidecar-attempts"], ups[1].requests) == ("large", "2", [])
+    check_error(await alone.post(), 400, "context_length_exceeded")
+    assert ups[1].requests == []
+
+
 async def test_who_began_to_rest_meanwhile_is_passed_over(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """The chain is decided at the start; whoever rests by the time of its turn is not asked."""
     held = Play([b"", *error(500).pieces])
@@ -197,7 +217,7 @@ async def test_live_latency_moves_the_choice(sidecar: StartSidecar, upstream: St
 
 async def test_an_answer_without_usage_costs_nothing_known(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     """No numbers, no bill; and an unknown price stays unknown."""
-    running = await sidecar(await upstream(completion(usage=None), completion()))
+    running = await sidecar(await upstream(completion(usage=None), completion(model="other")))
     await running.post()
     await running.post({**CHAT, "model": "p0/other"})
 

@@ -62,3 +62,16 @@ async def test_a_wrong_key_is_not_repeated(sidecar: StartSidecar) -> None:
     got = await running.post(b"{}", authorization="Bearer sk-elsewhere-CANARY")
     assert b"CANARY" not in got.body
     assert "CANARY" not in repr(running.log("refused"))
+
+
+async def test_a_key_in_a_providers_words_is_redacted_wherever_it_stands(
+    sidecar: StartSidecar, upstream: StartUpstream
+) -> None:
+    """Type, code and param reach the client like the message, so a key must not travel in them either."""
+    key = "0ddLook1ngKey"
+    body = json.dumps({"error": dict.fromkeys(("message", "type", "code", "param"), f"no {key}")}).encode()
+    running = await sidecar(await upstream(reply(body, 400)), provider={"api_key": "env:ODD"}, environ={"ODD": key})
+    got = await running.post()
+    assert got.status == 400
+    assert {got.error[name] for name in ("message", "type", "code", "param")} == {"no [redacted]"}
+    assert key not in repr(got)

@@ -92,7 +92,9 @@ async def test_explain(sidecar: StartSidecar, upstream: StartUpstream) -> None:
     got = (await running.post({**CHAT, "model": "strict"}, path="/explain", x_sidecar_strategy="quality")).json
 
     assert (got["model"], got["policy"], got["strategy"], got["chain"]) == ("strict", "strict", "quality", ["p1/m"])
-    assert got["order"] == [{"upstream": "p1/m", "score": -6.0, "parts": {"quality": 6.0}}]
+    (best,) = got["order"]
+    assert (best["upstream"], best["score"], best["parts"]) == ("p1/m", -6.0, {"quality": 6.0})
+    assert (best["expected"]["latency_ms"], best["expected"]["quality"]) == (200, 6)
     assert got["excluded"] == [{"upstream": "p0/m", "reason": "quality 5 is below 6"}]
     assert asked.requests == []
 

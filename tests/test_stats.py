@@ -130,3 +130,15 @@ def test_real_price_is_what_was_paid() -> None:
 
     assert stats.usd_per_mtok() == pytest.approx(2.0)
     assert (stats.usd, stats.tokens) == (0.002, 1000)
+
+
+def test_a_mean_that_is_kept_is_not_an_old_one() -> None:
+    """A sample, another prior, or a moment before it was reckoned: each has its own."""
+    known = Decayed()
+    known.add(10.0, 100.0)
+    assert known.mean(100.0, 2.0) == pytest.approx(4)
+    assert known.mean(100.5, 6.0) == pytest.approx(7, abs=0.01)
+    known.add(10.0, 100.6)
+    assert known.mean(100.6, 6.0) == pytest.approx(7.6, abs=0.01)
+    assert known.mean(100.6 + HALF_LIFE_S, 6.0) == pytest.approx(7, abs=0.01)
+    assert known.mean(100.6, 6.0) == pytest.approx(7.6, abs=0.01)

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHAT, STREAM, StartSidecar, StartUpstream, check_error, until
-from tests.fake_upstream import DONE, FakeUpstream, Play, chunk, completion, completion_body, events, reply, stream
+from tests.fake_upstream import (
+    DONE,
+    FakeUpstream,
+    Play,
+    chunk,
+    completion,
+    completion_body,
+    error,
+    events,
+    reply,
+    stream,
+)
 
 CERTIFICATE = Path(__file__).parent / "fixtures" / "self_signed.pem"
 EVIL = completion("somebody else's").pieces[0]
@@ -71,6 +82,32 @@ async def test_an_answer_over_32_mib_is_a_fault(sidecar: StartSidecar, upstream:
     got = await (await sidecar(await upstream(Play([head, *body])))).post()
 
     check_error(got, 502, "response_too_large")
+
+
+@both
+@pytest.mark.parametrize("framing", [b"content-length: 104857600", b"transfer-encoding: chunked", b"connection: close"])
+async def test_an_endless_error_is_known_by_its_status(
+    sidecar: StartSidecar, upstream: StartUpstream, body: dict[str, object], framing: bytes
+) -> None:
+    """Of an error's text no more is read than anybody would; the rest is not waited for, nor sent."""
+    piece = b"x" * (1 << 16)
+    framed = b"10000\r\n%b\r\n" % piece if b"chunked" in framing else piece
+    asked = await upstream(Play([b"HTTP/1.1 529 X\r\n%b\r\n\r\n" % framing, framed], "drip"))
+
+    got = await (await sidecar(asked)).post(body)
+
+    check_error(got, 503, "overloaded")
+    assert got.error["message"] == "the upstream answered with status 529"
+
+
+@pytest.mark.parametrize(("kib", "code"), [(200, "odd"), (300, None)])
+async def test_of_an_error_a_quarter_of_a_mib_is_read(
+    sidecar: StartSidecar, upstream: StartUpstream, kib: int, code: str | None
+) -> None:
+    """What is longer is not held in memory, so that a thousand of them are no harm: only its status counts."""
+    asked = await upstream(error(400, "odd", message="x" * (kib << 10)))
+    got = await (await sidecar(asked)).post()
+    assert (got.status, got.error["code"]) == (400, code)
 
 
 @both

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from proxy import errors
+from proxy.gate import Bucket, Gate
 from proxy.policy import Limits, Price
 from proxy.stats import DEFAULT_P50_MS
-from proxy.upstream import Bucket, Gate, blend
+from proxy.upstream import blend
 from proxy.wire import Usage
 
 from .upstream_words import provider, upstream

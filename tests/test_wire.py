@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from proxy import wire
+from proxy import restream, wire
 from proxy.errors import ClientError
 from proxy.wire import ChatRequest, ResponseMode, Usage, decode_chat
 
@@ -66,11 +66,30 @@ def test_usage_is_included_only_when_asked(options: Any, asked: bool) -> None:
         ({"response_format": {"type": "text"}}, set()),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, {"json_schema"}),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, {"vision"}),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, {"audio"}),
+        ({"messages": [{"role": "user", "content": [{"file": {}, "type": "file"}]}]}, {"files"}),
+        ({"tools": [{"type": "function", "function": {"parameters": {"properties": {"file": {}}}}}]}, {"tools"}),
     ],
 )
 def test_needs_are_read_from_the_request(fields: Any, needs: set[str]) -> None:
     """Tools, images and schemas decide who can answer."""
     assert chat(**fields).needs == needs
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, 0),
+        ({"max_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": None}, 0),
+        ({"max_tokens": -1}, 0),
+        ({"max_tokens": 1e300}, 10**12),
+    ],
+)
+def test_the_limit_on_the_answer_is_read(fields: Any, limit: int) -> None:
+    """Under either name, the newer one first; what cannot be a limit is left for the provider to refuse."""
+    assert chat(**fields).max_tokens == limit
 
 
 @pytest.mark.parametrize(("role", "agent"), [("user", False), ("tool", True), ("assistant", True)])
@@ -232,7 +251,7 @@ WHOLE = b"""{
 
 def test_whole_answer_becomes_a_stream_with_all_its_fields() -> None:
     """Unknown fields come along; every choice has its content, then its finish; tool calls are numbered."""
-    found = chunks(wire.as_stream(WHOLE, include_usage=True))
+    found = chunks(restream.as_stream(WHOLE, include_usage=True))
 
     deltas = [chunk["choices"][0]["delta"] for chunk in found[:-1]]
     assert deltas[0] == {"role": "assistant", "content": "a\nb", "reasoning": "hm"}
@@ -247,7 +266,7 @@ def test_whole_answer_becomes_a_stream_with_all_its_fields() -> None:
 
 def test_pretty_printed_answer_keeps_its_events_whole() -> None:
     """Line ends between the tokens of an answer must not become line ends of the framing."""
-    for event in wire.as_stream(WHOLE, include_usage=True).split(b"\n\n"):
+    for event in restream.as_stream(WHOLE, include_usage=True).split(b"\n\n"):
         assert b"\n" not in event
         assert b"\r" not in event
 
@@ -257,7 +276,7 @@ def test_stream_of_an_answer_without_usage(asked: bool) -> None:
     """What the upstream did not say is not made up, and what the client did not ask for is not sent."""
     body = WHOLE if not asked else b'{"choices":[{"message":{"content":"x","tool_calls":[]}}]}'
 
-    found = chunks(wire.as_stream(body, include_usage=asked))
+    found = chunks(restream.as_stream(body, include_usage=asked))
 
     assert all(chunk["choices"] for chunk in found)
     assert all(chunk.get("usage") is None for chunk in found)
@@ -268,4 +287,4 @@ def test_stream_of_an_answer_without_usage(asked: bool) -> None:
 def test_nonsense_is_no_stream(body: bytes) -> None:
     """The caller turns a decode error into its own fault."""
     with pytest.raises(msgspec.DecodeError):
-        wire.as_stream(body, include_usage=False)
+        restream.as_stream(body, include_usage=False)

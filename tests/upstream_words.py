@@ -8,11 +8,12 @@ import msgspec
 from proxy import adapter
 from proxy.config import Config, load
 from proxy.errors import UnavailableError, UpstreamError
+from proxy.gate import Gate
 from proxy.keys import Access
 from proxy.policy import Limits, ModelRow, Policy, ProviderRow
 from proxy.registry import Registry, build
 from proxy.routes import Route, bind
-from proxy.upstream import Gate, MadeUp, Provider, Upstream, live_for
+from proxy.upstream import MadeUp, Provider, Upstream, live_for
 
 
 class Steady(Random):
@@ -38,13 +39,18 @@ def upstream(
     keys: tuple[str, ...] = (),
     limits: dict[str, int] | None = None,
     random: Random | None = None,
+    provider_fields: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Upstream:
-    """An upstream called "provider/id"; `fields` are those of a `[[model]]`."""
+    """An upstream called "provider/id"; `fields` are those of a `[[model]]`, others those of its `[[provider]]`."""
     owner, _, id = name.partition("/")
     row = msgspec.convert({"provider": owner, "id": id, **fields}, ModelRow)
     given = msgspec.to_builtins(msgspec.convert(limits or {}, Limits))
-    return Upstream(row, provider(owner, off=off, keys=keys, limits=given), live_for(row, random or Steady()))
+    return Upstream(
+        row,
+        provider(owner, off=off, keys=keys, limits=given, **(provider_fields or {})),
+        live_for(row, random or Steady()),
+    )
 
 
 def route(*upstreams: Upstream, **fields: Any) -> Route:
@@ -111,3 +117,8 @@ def state(subject: Upstream, now: float) -> str:
 def why(subject: Upstream, now: float) -> str:
     rest = subject.rest(now)
     return rest.reason(now) if rest is not None else ""
+
+
+def classify(request: object) -> str:
+    """A learned router that has learned nothing."""
+    return ""

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._anthropic.messages import THOUGHTS
 from adapters._anthropic.request import emulates_schema, original_names
 from adapters._anthropic.tools import ANSWER_TOOL
+from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
-from proxy.classify import classify, read_fault
+from proxy.classify import STATUS_OF_TYPE, classify, read_fault
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.wire import ChatRequest, Number, Usage
 
@@ -21,23 +23,18 @@ _FINISH: Final = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
-# The status that an error would have had outside of a 200 (Anthropic API reference, "Errors").
-_STATUS: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 
 class _OutputDetails(msgspec.Struct):
     thinking_tokens: Number | None = None
+
+
+class _Written(msgspec.Struct):
+    ephemeral_1h_input_tokens: Number | None = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: Number | None = None
 
 
 class Counts(msgspec.Struct):
@@ -47,7 +44,15 @@ class Counts(msgspec.Struct):
     output_tokens: Number | None = None
     cache_read_input_tokens: Number | None = None
     cache_creation_input_tokens: Number | None = None
+    cache_creation: _Written | None = None
+    server_tool_use: _ServerTools | None = None
     output_tokens_details: _OutputDetails | None = None
+
+
+class StopDetails(msgspec.Struct):
+    """Why the model refused, in words."""
+
+    explanation: Any = None
 
 
 class Block(msgspec.Struct):
@@ -56,11 +61,14 @@ class Block(msgspec.Struct):
     type: str = ""
     text: Any = None
     thinking: Any = None
+    signature: Any = None
+    data: Any = None
     id: Any = None
     name: Any = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
     partial_json: Any = None
     stop_reason: Any = None
+    stop_details: StopDetails | None = None
 
 
 class Answer(msgspec.Struct):
@@ -71,6 +79,7 @@ class Answer(msgspec.Struct):
     model: str | None = None
     content: list[Block] | None = None
     stop_reason: str | None = None
+    stop_details: StopDetails | None = None
     usage: Counts | None = None
 
 
@@ -104,16 +113,18 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
     answer = _decode_answer(body)
     names = Names(request, target)
-    message = wire.Message()
+    message = Said()
     texts: list[str] = []
     thoughts: list[str] = []
+    details: list[Detail | None] = []
     answers: list[str] = []
     calls: list[wire.ToolCall] = []
-    for block in answer.content or ():
+    for place, block in enumerate(answer.content or ()):
         if block.type == "text":
             texts.append(text_of(block.text))
-        elif block.type == "thinking":
+        elif block.type in THOUGHTS:
             thoughts.append(text_of(block.thinking))
+            details.append(thought_of(block).detail(place, target.source))
         elif block.type == "tool_use" and names.is_answer(block):
             answers.append(json_text(block.input))
         elif block.type == "tool_use":
@@ -121,8 +132,8 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
             calls.append(wire.ToolCall(function, id=text_of(block.id), type="function"))
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message.content = "".join(answers[:1] or texts) or (None if calls else "")
-    if thoughts:
-        message.reasoning_content = "".join(thoughts)
+    message.think("".join(thoughts), details)
+    message.refusal = refusal_in(answer.stop_details) or None
     if calls:
         message.tool_calls = calls
     finish = finish_word(answer.stop_reason, called=bool(calls))
@@ -135,7 +146,7 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         finish=finish,
         usage=usage,
     )
-    return Reply(encoded, usage, finish)
+    return Reply(encoded, usage, finish, answer.model)
 
 
 def _decode_answer(body: bytes) -> Answer:
@@ -153,7 +164,17 @@ def _decode_answer(body: bytes) -> Answer:
 def fault_in(body: bytes) -> UpstreamError:
     """Return the error that came inside a 200."""
     fault = read_fault(body)
-    return classify(_STATUS.get(fault.type, 502), {}, fault)
+    return classify(STATUS_OF_TYPE.get(fault.type, 502), {}, fault)
+
+
+def thought_of(block: Block) -> Thought:
+    """Return what is known of a thinking block."""
+    return Thought(text_of(block.thinking), text_of(block.signature), text_of(block.data))
+
+
+def refusal_in(details: StopDetails | None) -> str:
+    """Return the words with which the model refused; "" for none."""
+    return "" if details is None else text_of(details.explanation)
 
 
 def finish_word(reason: str | None, *, called: bool) -> str:
@@ -165,9 +186,11 @@ def normal_usage(usage: Counts) -> Usage | None:
     """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache; None
     when its numbers cannot be counts.
     """
-    details = usage.output_tokens_details or _OutputDetails()
+    details, written = usage.output_tokens_details or _OutputDetails(), usage.cache_creation or _Written()
     cache = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
-    found = wire.counted(usage.input_tokens, usage.output_tokens, *cache, details.thinking_tokens)
+    rest = details.thinking_tokens, written.ephemeral_1h_input_tokens
+    ran = (usage.server_tool_use or _ServerTools()).web_search_requests
+    found = wire.counted(usage.input_tokens, usage.output_tokens, *cache, *rest, 0, 0, 0, ran)
     if found is None:
         return None
     return msgspec.structs.replace(found, input=found.input + found.cached + found.cache_write)

@@ -9,11 +9,24 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic.messages import Conversation, Message, invalid, legal_name
+from adapters._anthropic.messages import Conversation, legal_name
 from adapters._anthropic.models import accepted_schema, rules_for
-from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, declare, names_in, schema_object
+from adapters._anthropic.tools import answer_schema, declare
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    Chat,
+    MaybeRaw,
+    decoded,
+    invalid,
+    known_to,
+    limit_of,
+    read,
+    stops_of,
+)
+from adapters._chat.tools import client_names
 from proxy.adapter import Rendered, Target, not_sent
-from proxy.wire import ChatRequest, Number
+from proxy.wire import ChatRequest
 
 _JSON_ONLY: Final = "Answer with one JSON object and nothing else: no words around it and no code fence."
 _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 24_576, "max": 24_576}
@@ -27,44 +40,21 @@ _PERSONAL: Final = re.compile(r".*@.*|\+[\d\s()./-]{6,}", re.DOTALL)
 _FILES_BETA: Final = {"anthropic-beta": "files-api-2025-04-14"}
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 class _Type(msgspec.Struct):
     type: str = ""
 
 
-class _Body(ToolFields, kw_only=True):
-    """Every field that has a meaning here; `thinking` and `top_k` are Anthropic's own and go through as they are."""
+class _Body(Chat, kw_only=True):
+    """Every field that has a meaning here; `thinking` is Anthropic's own and goes through as it is."""
 
-    messages: list[Message]
-    response_format: _ResponseFormat | None = None
-    stop: str | list[str] | None = None
-    max_completion_tokens: Number | None = None
-    max_tokens: Number | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Number | None = None
-    reasoning_effort: str | None = None
     thinking: MaybeRaw = UNSET
     user: str | None = None
-    n: Number | None = None
-    modalities: list[str] | None = None
+    safety_identifier: str | None = None
 
 
 _body: Final = msgspec.json.Decoder(_Body)
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _type: Final = msgspec.json.Decoder(_Type)
-_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
-_KNOWN: Final = frozenset({*_Body.__struct_fields__, "model", "stream", "stream_options"})
+_KNOWN: Final = known_to(_Body) - {"seed", "frequency_penalty", "presence_penalty"}
 
 
 def render(request: ChatRequest, target: Target) -> Rendered:
@@ -82,30 +72,17 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
 
 def original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Anthropic saw, those that had to be changed only."""
-    return {legal_name(name): name for name in names_in(_decode(request.raw)) if legal_name(name) != name}
-
-
-def _decode(raw: bytes) -> _Body:
-    try:
-        return _body.decode(raw)
-    except msgspec.DecodeError as error:
-        text = str(error)
-        path = _PATH.search(text)
-        raise invalid(_PATH.sub("", text), path.group(1) if path else "messages") from None
+    return client_names(decoded(request.raw, _body), Conversation.language, legal_name)
 
 
 class _Draft:
     """One request in the making: `out` is Anthropic's body, `dropped` what was left out of it."""
 
     def __init__(self, request: ChatRequest, target: Target) -> None:
-        self._body = _decode(request.raw)
+        self._body, self.dropped = read(request.raw, _body, _KNOWN, Conversation.language)
         self._rules = rules_for(target.model)
         self._limited = True
-        self.dropped = [
-            name for name, value in _fields.decode(request.raw).items() if name not in _KNOWN and value not in NOTHING
-        ]
-        self._refuse()
-        self._talk = Conversation(self._body.messages, prefill=self._rules.prefill)
+        self._talk = Conversation(self._body.messages, target.source, prefill=self._rules.prefill)
         self.out: dict[str, Any] = {"model": target.model, "max_tokens": self._limit(target)}
         self._add_format(request, target)
         self._add_thinking()
@@ -116,31 +93,21 @@ class _Draft:
         self.out["messages"] = self._talk.turns
         if request.stream:
             self.out["stream"] = True
+        self._left_out = self.dropped.settled(self.out, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
         headers = _FILES_BETA if self._talk.has_file_ids else {}
-        return Rendered("/messages", msgspec.json.encode(self.out), headers, tuple(dict.fromkeys(self.dropped)))
-
-    def _refuse(self) -> None:
-        if self._body.n is not None and self._body.n > 1:
-            raise not_sent("Anthropic gives one answer per request", "n")
-        if "audio" in (self._body.modalities or ()):
-            raise not_sent("Anthropic gives no audio", "modalities")
+        return Rendered("/messages", msgspec.json.encode(self.out), headers, self._left_out)
 
     def _limit(self, target: Target) -> int:
-        asked = self._body.max_completion_tokens
-        if asked is None:
-            asked = self._body.max_tokens
-        if asked is None:
-            self._limited = target.max_output is not None
-            return target.max_output or self._rules.max_output
-        # More than the model can say would be a 400, and means the same as all it can say.
-        return min(int(asked), target.max_output) if target.max_output else int(asked)
+        asked = limit_of(self._body, target)
+        self._limited = asked is not None or target.max_output is not None
+        return asked if asked is not None else target.max_output or self._rules.max_output
 
     def _add_format(self, request: ChatRequest, target: Target) -> None:
         wanted = self._body.response_format
-        schema = self._schema(wanted) if wanted is not None and wanted.type == "json_schema" else None
+        schema = answer_schema(wanted, native=self._rules.native_schema)
         tools, choice, dropped = declare(
             self._body, self._rules, self._talk.tool_names, schema if emulates_schema(request, target) else None
         )
@@ -155,18 +122,6 @@ class _Draft:
             self._talk.system.append({"type": "text", "text": _JSON_ONLY})
         elif self._rules.native_schema:
             self.out["output_config"] = {"format": {"type": "json_schema", "schema": accepted_schema(schema)}}
-
-    def _schema(self, wanted: _ResponseFormat) -> dict[str, Any] | None:
-        """Return the schema of the answer, None when the client gave none."""
-        given = wanted.json_schema
-        if given is None or given.schema is UNSET or given.schema in NOTHING:
-            return None
-        schema = schema_object(given.schema, "response_format.json_schema.schema")
-        if given.description:
-            schema.setdefault("description", given.description)
-        if not self._rules.native_schema and schema.setdefault("type", "object") != "object":
-            raise not_sent("this model's structured answers are objects", "response_format")
-        return schema
 
     def _add_thinking(self) -> None:
         effort = self._body.reasoning_effort
@@ -201,8 +156,8 @@ class _Draft:
             if not forced:
                 self.out["thinking"] = {"type": "adaptive", "display": "summarized"}
             return
-        # With a budget, the calls just answered must come with their thinking, which OpenAI's messages cannot hold.
-        if rules.thinking == "never" or forced or self._talk.prefilled or self._talk.in_tool_loop:
+        # With a budget, the calls just answered must come with their thinking, which a client may not have kept.
+        if rules.thinking == "never" or forced or self._talk.prefilled or self._talk.thoughtless:
             self.dropped.append("reasoning_effort")
             return
         limit = self.out["max_tokens"]
@@ -240,16 +195,13 @@ class _Draft:
         return thinking is not None and thinking["type"] in ("enabled", "adaptive")
 
     def _add_rest(self) -> None:
-        stop = [self._body.stop] if isinstance(self._body.stop, str) else self._body.stop or []
-        if len(stop) > _MAX_STOPS:
-            raise invalid(f"at most {_MAX_STOPS} stop sequences are allowed", "stop")
-        kept = [text for text in stop if text and not text.isspace()]
-        if kept:
-            self.out["stop_sequences"] = kept
-        if len(kept) < len(stop):
-            self.dropped.append("stop")
-        user = self._body.user
+        stops = stops_of(self._body, self.dropped, most=_MAX_STOPS, blanks=False)
+        if stops:
+            self.out["stop_sequences"] = stops
+        # OpenAI's newer word for it comes first; who gives both means the same person.
+        name = "safety_identifier" if self._body.safety_identifier else "user"
+        user = getattr(self._body, name)
         if user and (len(user) > _MAX_USER or _PERSONAL.fullmatch(user)):
-            self.dropped.append("user")
+            self.dropped.append(name)
         elif user:
             self.out["metadata"] = {"user_id": user}

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from adapters._anthropic.messages import THOUGHTS
 from adapters._anthropic.reply import (
     Answer,
     Block,
@@ -17,8 +18,11 @@ from adapters._anthropic.reply import (
     finish_word,
     json_text,
     normal_usage,
+    refusal_in,
     text_of,
+    thought_of,
 )
+from adapters._chat.reasoning import Step, Thought
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
 from proxy.errors import UnavailableError
@@ -65,6 +69,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._target = target
         self._names = Names(request, target)
@@ -72,6 +77,7 @@ class Stream:
         self._writer: wire.ChunkWriter | None = None
         self._counts = Counts()
         self._calls: dict[int, _Call] = {}
+        self._thoughts: dict[int, Thought] = {}
         self._called = 0
         self._answered = False
         self._held_text: list[str] = []
@@ -113,23 +119,25 @@ class Stream:
             case "content_block_start" if found.content_block is not None:
                 self._open(found.index, found.content_block)
             case "content_block_stop":
-                self._close_call(found.index)
+                self._close(found.index)
             case "message_start" if found.message is not None:
                 self._start(found.message)
             case "message_delta":
                 self._count(found.usage)
+                self._refuse(found.delta)
                 self._stop(found.delta.stop_reason if found.delta is not None else None)
             case "message_stop":
                 self.done = True
                 self._end()
 
     def _start(self, message: Answer) -> None:
+        self.model = message.model
         self._chunks(message)
         self._count(message.usage)
         # Programmatic tool calling starts with whole blocks and a stop reason, and no event may follow for them.
         for place, block in enumerate(message.content or ()):
             self._open(-2 - place, block)
-            self._close_call(-2 - place)
+            self._close(-2 - place)
         self._stop(message.stop_reason)
 
     def _chunks(self, message: Answer | None = None) -> wire.ChunkWriter:
@@ -162,8 +170,9 @@ class Stream:
     def _open(self, place: int, block: Block) -> None:
         if block.type == "text":
             self._say_text(text_of(block.text))
-        elif block.type == "thinking":
+        elif block.type in THOUGHTS:
             self._say_thought(text_of(block.thinking))
+            self._thoughts[place] = thought_of(block)
         elif block.type == "tool_use" and self._names.is_answer(block):
             if not self._answered:
                 self._calls[place] = _Call(None, json_text(block.input))
@@ -184,6 +193,10 @@ class Stream:
                 self._say_arguments(call, text)
         elif delta.type == "thinking_delta":
             self._say_thought(text_of(delta.thinking))
+            if place in self._thoughts:
+                self._thoughts[place].text.append(text_of(delta.thinking))
+        elif delta.type == "signature_delta" and place in self._thoughts:
+            self._thoughts[place].signature.append(text_of(delta.signature))
 
     def _say_arguments(self, call: _Call, text: str) -> None:
         if call.index is None:
@@ -191,7 +204,11 @@ class Stream:
         else:
             self._say(wire.Delta(tool_calls=[wire.ToolCall(wire.Function(arguments=text), call.index)]))
 
-    def _close_call(self, place: int) -> None:
+    def _close(self, place: int) -> None:
+        thought = self._thoughts.pop(place, None)
+        detail = None if thought is None else thought.detail(place, self._target.source)
+        if detail is not None:
+            self._say(Step(reasoning_details=[detail]))
         call = self._calls.pop(place, None)
         if call is not None and not call.spoken:
             # No fragment came: the arguments are those of the start event, "{}" for a tool without any.
@@ -201,6 +218,11 @@ class Stream:
         if reason is not None:
             self.finish = finish_word(text_of(reason), called=self._called > 0)
             self.started = True
+
+    def _refuse(self, delta: Block | None) -> None:
+        words = refusal_in(delta.stop_details) if delta is not None else ""
+        if words:
+            self._say(Step(refusal=words))
 
     def _count(self, usage: Counts | None) -> None:
         """Replace the counts that `usage` names: each report is a snapshot of the whole answer."""
@@ -216,8 +238,8 @@ class Stream:
         if self._ended or self.finish is None:
             return
         self._ended = True
-        for place in list(self._calls):
-            self._close_call(place)
+        for place in [*self._thoughts, *self._calls]:
+            self._close(place)
         if not self._answered and self._held_text:
             self._say(wire.Delta(content="".join(self._held_text)))
         self._out.append(self._chunks().delta(wire.Delta(), self.finish))

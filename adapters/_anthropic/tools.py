@@ -8,60 +8,15 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from adapters._anthropic.messages import Called, invalid, legal_name
+from adapters._anthropic.messages import legal_name
 from adapters._anthropic.models import Rules, accepted_schema
+from adapters._chat.request import NOTHING, UNSET, Function, MaybeRaw, ResponseFormat, ToolFields, invalid
+from adapters._chat.tools import Choice, choice_of, functions_of
 from proxy.adapter import not_sent
 
 # The tool that a model without structured output is made to call with its answer.
 ANSWER_TOOL: Final = "sidecar_json_answer"
-UNSET: Final = msgspec.UNSET
-MaybeRaw = msgspec.Raw | msgspec.UnsetType
-# Values that say no more than a missing field.
-NOTHING: Final = tuple(msgspec.Raw(value) for value in (b"null", b"false"))
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class Function(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: MaybeRaw = UNSET
-    strict: bool | None = None
-    cache_control: MaybeRaw = UNSET
-
-
-class Tool(msgspec.Struct):
-    type: str = "function"
-    function: Function | None = None
-    cache_control: MaybeRaw = UNSET
-
-
-class AllowedTools(msgspec.Struct):
-    mode: str = "auto"
-    tools: list[Tool] = []
-
-
-class ToolChoice(msgspec.Struct):
-    type: str
-    function: Called | None = None
-    allowed_tools: AllowedTools | None = None
-
-
-class ToolFields(msgspec.Struct):
-    """The fields of a request that are about tools. `functions` and `function_call` are the older spelling."""
-
-    tools: list[Tool] | None = None
-    functions: list[Function] | None = None
-    tool_choice: str | ToolChoice | None = None
-    function_call: str | Called | None = None
-    parallel_tool_calls: bool | None = None
-
-
-class Choice(NamedTuple):
-    """`tool_choice` in one shape: `mode` is none, auto or required; `allowed` None when every tool may be called."""
-
-    mode: str
-    name: str | None = None
-    allowed: frozenset[str] | None = None
 
 
 class Declared(NamedTuple):
@@ -82,8 +37,8 @@ def declare(fields: ToolFields, rules: Rules, history: Iterable[str], answer: di
     dropped: list[str] = []
     tools = [
         _tool(function, mark, rules, where, dropped)
-        for where, function, mark in _functions(fields)
-        if choice.allowed is None or function.name in choice.allowed
+        for where, function, mark in functions_of(fields, "Anthropic")
+        if choice.allows(function.name)
     ]
     if not tools:
         if choice.mode == "required":
@@ -99,11 +54,6 @@ def declare(fields: ToolFields, rules: Rules, history: Iterable[str], answer: di
     return Declared(tools, _chosen(choice, fields, rules) if tools else None, dropped)
 
 
-def names_in(fields: ToolFields) -> list[str]:
-    """Return the names of the client's tools."""
-    return [function.name for _, function, _ in _functions(fields)]
-
-
 def schema_object(raw: msgspec.Raw, where: str) -> dict[str, Any]:
     """Return a decoded JSON schema. Raises InvalidRequestError when it is no object, or holds 1e999."""
     try:
@@ -115,18 +65,19 @@ def schema_object(raw: msgspec.Raw, where: str) -> dict[str, Any]:
     return found
 
 
-def _functions(fields: ToolFields) -> list[tuple[str, Function, MaybeRaw]]:
-    """Return the client's functions with the place where each is declared and its cache mark."""
-    found: list[tuple[str, Function, MaybeRaw]] = []
-    for index, tool in enumerate(fields.tools or ()):
-        if tool.type != "function":
-            raise not_sent("Anthropic has function tools only", f"tools[{index}].type")
-        if tool.function is None:
-            raise invalid("a function tool needs its function", f"tools[{index}].function")
-        found.append((f"tools[{index}].function", tool.function, tool.cache_control))
-    for index, function in enumerate(fields.functions or ()):
-        found.append((f"functions[{index}]", function, UNSET))
-    return found
+def answer_schema(wanted: ResponseFormat | None, *, native: bool) -> dict[str, Any] | None:
+    """Return the schema of the answer, None when the client gave none. Raises InvalidRequestError with `unsent` for an
+    answer that is no object where that has to come as the input of a tool: it is not `native` to the model.
+    """
+    given = wanted.json_schema if wanted is not None and wanted.type == "json_schema" else None
+    if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
+        return None
+    schema = schema_object(given.schema, "response_format.json_schema.schema")
+    if given.description:
+        schema.setdefault("description", given.description)
+    if not native and schema.setdefault("type", "object") != "object":
+        raise not_sent("this model's structured answers are objects", "response_format")
+    return schema
 
 
 def _tool(function: Function, mark: MaybeRaw, rules: Rules, where: str, dropped: list[str]) -> dict[str, Any]:
@@ -141,7 +92,6 @@ def _tool(function: Function, mark: MaybeRaw, rules: Rules, where: str, dropped:
         tool["input_schema"] = _input_schema(parameters, f"{where}.parameters")
         if function.strict:
             dropped.append(f"{where}.strict")
-    mark = function.cache_control if mark is UNSET else mark
     if mark is not UNSET:
         tool["cache_control"] = mark
     return tool
@@ -156,26 +106,6 @@ def _chosen(choice: Choice, fields: ToolFields, rules: Rules) -> dict[str, Any] 
     if fields.parallel_tool_calls is False and choice.mode != "none":
         chosen["disable_parallel_tool_use"] = True
     return chosen if chosen != {"type": "auto"} else None
-
-
-def choice_of(body: ToolFields, language: str) -> Choice:
-    """Return what a request says of its tools, in one shape. Raises InvalidRequestError for any other."""
-    chosen = body.tool_choice
-    if chosen is None and isinstance(body.function_call, Called):
-        return Choice("required", body.function_call.name)
-    if chosen is None:
-        chosen = body.function_call if isinstance(body.function_call, str) else "auto"
-    if isinstance(chosen, str):
-        if chosen not in ("none", "auto", "required"):
-            raise invalid(f"there is no tool choice {chosen!r}", "tool_choice")
-        return Choice(chosen)
-    if chosen.type == "function" and chosen.function is not None:
-        return Choice("required", chosen.function.name)
-    if chosen.type == "allowed_tools" and chosen.allowed_tools is not None:
-        allowed = chosen.allowed_tools
-        names = frozenset(tool.function.name for tool in allowed.tools if tool.function is not None)
-        return Choice("required" if allowed.mode == "required" else "auto", allowed=names)
-    raise not_sent(f"{language} has no tool choice of type {chosen.type!r}", "tool_choice")
 
 
 def _input_schema(parameters: MaybeRaw, where: str) -> msgspec.Raw | dict[str, Any]:

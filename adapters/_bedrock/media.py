@@ -1,12 +1,12 @@
-"""Turn images and files of a message into blocks. Converse takes bytes only: what lies behind a URL is not fetched.
+"""Turn images, sound and files into blocks. Converse takes bytes only: what lies behind a URL is not fetched.
 
-Formats: the enumerations ImageFormat and DocumentFormat of the Bedrock Runtime service model.
+Formats: the enumerations ImageFormat, AudioFormat and DocumentFormat of the Bedrock Runtime service model.
 """
 
 import re
 from typing import Any, Final
 
-from adapters._anthropic.messages import File, ImageUrl, Part, invalid
+from adapters._chat.request import File, InputAudio, invalid
 from proxy.adapter import not_sent
 
 _IMAGES: Final = {
@@ -28,6 +28,9 @@ _DOCUMENTS: Final = {
     "application/json": "txt",
     "text/markdown": "md",
 }
+_SOUNDS: Final = frozenset(
+    ("mp3", "opus", "wav", "aac", "flac", "mp4", "ogg", "mkv", "mka", "x-aac", "m4a", "mpeg", "mpga", "pcm", "webm")
+)
 _FORMATS: Final = frozenset(_DOCUMENTS.values())
 _TEXTS: Final = frozenset({"json", "xml", "py", "log", "yaml", "yml", "toml"})
 # Letters, digits, single blanks, hyphens and brackets are all that the name of a document may hold.
@@ -35,15 +38,22 @@ _ILLEGAL: Final = re.compile(r"[^A-Za-z0-9()\[\]-]+")
 _MAX_NAME: Final = 200
 
 
-def image(part: Part, where: str) -> dict[str, Any]:
-    """Return the block of an image part."""
-    url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
-    if not url:
-        raise invalid("an image part needs a url", where)
+def image(url: str, where: str) -> dict[str, Any]:
+    """Return the block of an image."""
     kind, data = _inlined(url, where)
     if kind not in _IMAGES:
         raise not_sent(f"Bedrock takes no image of type {kind or 'unknown'}", where)
     return {"image": {"format": _IMAGES[kind], "source": {"bytes": data}}}
+
+
+def sound(given: InputAudio, where: str) -> dict[str, Any]:
+    """Return the block of a piece of sound."""
+    if not given.data:
+        raise invalid("an audio part needs its data", where)
+    kind = given.format.lower()
+    if kind not in _SOUNDS:
+        raise not_sent(f"Bedrock takes no audio of type {kind or 'unknown'}", where)
+    return {"audio": {"format": kind, "source": {"bytes": given.data}}}
 
 
 def file(given: File, names: set[str], where: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ Fields = dict[str, Any]
 
 class Family(msgspec.Struct, frozen=True):
     """One family. `forced` says that it can be made to call a tool, `named` to call a certain one; `results_alone`
-    that a turn with tool results must hold nothing else; `caches` that it knows cache points. `efforts` are its words
-    for OpenAI's reasoning efforts, `effort` makes the field of such a word, `top_k` that of a number. `claude` are the
-    rules of a Claude, None for everybody else.
+    that a turn with tool results must hold nothing else; `caches` that it knows cache points, `hears` that it takes
+    sound. `efforts` are its words for OpenAI's reasoning efforts, `effort` makes the field of such a word, `top_k` that
+    of a number. `claude` are the rules of a Claude, None for everybody else.
     """
 
     sampling: bool = True
@@ -28,6 +28,7 @@ class Family(msgspec.Struct, frozen=True):
     native_schema: bool = False
     results_alone: bool = False
     caches: bool = False
+    hears: bool = False
     efforts: Mapping[str, str] = {}
     effort: Callable[[str], Fields] | None = None
     top_k: Callable[[float], Fields] | None = None
@@ -69,8 +70,10 @@ def _nova_top_k(number: float) -> Fields:
 _PLAIN: Final = Family()
 _SCHEMA: Final = Family(native_schema=True)
 _NOVA: Final = Family(named=True, caches=True, top_k=_nova_top_k)
+_NOVA_2: Final = msgspec.structs.replace(_NOVA, effort=_nova, efforts=_scale("- low low medium high high high"))
 _ALONE: Final = Family(results_alone=True)
 _ALONE_SCHEMA: Final = Family(results_alone=True, native_schema=True)
+_HEARS: Final = Family(results_alone=True, native_schema=True, hears=True)
 # Only "high" makes these reason; the lower words are taken and do nothing.
 _ALL_OR_NOTHING: Final = _scale("none high high high high high high")
 _GPT: Final = Family(sampling=False, effort=_nested, efforts=_scale("none low low medium high xhigh xhigh"))
@@ -78,7 +81,8 @@ _GPT_ALWAYS: Final = Family(sampling=False, effort=_nested, efforts=_scale("low 
 
 _BY_PREFIX: Final[dict[str, Family]] = {
     "amazon.nova": _NOVA,
-    "amazon.nova-2": msgspec.structs.replace(_NOVA, effort=_nova, efforts=_scale("- low low medium high high high")),
+    "amazon.nova-2": _NOVA_2,
+    "amazon.nova-2-omni": msgspec.structs.replace(_NOVA_2, hears=True),
     "cohere.": Family(forced=False),
     "deepseek.v3.2": Family(effort=_flat, efforts=_ALL_OR_NOTHING),
     "google.gemma-3-12b-it": _SCHEMA,
@@ -89,7 +93,7 @@ _BY_PREFIX: Final[dict[str, Family]] = {
     "mistral.magistral-small": _ALONE_SCHEMA,
     "mistral.ministral-3": _ALONE_SCHEMA,
     "mistral.mistral-large-3": _ALONE_SCHEMA,
-    "mistral.voxtral": _ALONE_SCHEMA,
+    "mistral.voxtral": _HEARS,
     "moonshot.": _SCHEMA,
     "moonshotai.": _SCHEMA,
     "nvidia.nemotron-nano": _SCHEMA,

@@ -12,6 +12,7 @@ import msgspec
 from adapters._bedrock.faults import fault_in_answer
 from adapters._bedrock.request import emulates_schema, original_names
 from adapters._bedrock.tools import ANSWER_TOOL
+from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.errors import UnavailableError
@@ -28,6 +29,11 @@ _MALFORMED: Final = frozenset({"malformed_model_output", "malformed_tool_use"})
 _OURS: Final = frozenset({None, "tool_use"})
 
 
+class _Written(msgspec.Struct, rename="camel"):
+    input_tokens: Number | None = None
+    ttl: str | None = None
+
+
 class Counts(msgspec.Struct, rename="camel"):
     """Counts as Bedrock sends them. `input_tokens` is without cache."""
 
@@ -35,6 +41,7 @@ class Counts(msgspec.Struct, rename="camel"):
     output_tokens: Number | None = None
     cache_read_input_tokens: Number | None = None
     cache_write_input_tokens: Number | None = None
+    cache_details: list[_Written] | None = None
 
 
 class ToolUse(msgspec.Struct, rename="camel"):
@@ -55,8 +62,18 @@ class _Text(msgspec.Struct):
     text: str | None = None
 
 
+class _Signed(_Text):
+    signature: str | None = None
+
+
 class _Reasoning(msgspec.Struct, rename="camel"):
-    reasoning_text: _Text | None = None
+    reasoning_text: _Signed | None = None
+    redacted_content: str | None = None
+
+    def thought(self) -> Thought:
+        """Return what is known of it."""
+        said = self.reasoning_text or _Signed()
+        return Thought(said.text or "", said.signature or "", self.redacted_content or "")
 
 
 class _Citations(msgspec.Struct):
@@ -116,24 +133,26 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     names = Names(request, target)
     texts: list[str] = []
     thoughts: list[str] = []
+    details: list[Detail | None] = []
     answers: list[str] = []
     calls: list[wire.ToolCall] = []
-    for block in blocks:
+    for place, block in enumerate(blocks):
         if block.text is not None:
             texts.append(block.text)
         elif block.citations_content is not None:
             texts += [piece.text or "" for piece in block.citations_content.content or ()]
-        elif block.reasoning_content is not None and block.reasoning_content.reasoning_text is not None:
-            thoughts.append(block.reasoning_content.reasoning_text.text or "")
+        elif block.reasoning_content is not None:
+            thought = block.reasoning_content.thought()
+            thoughts += thought.text
+            details.append(thought.detail(place, target.source))
         elif block.tool_use is not None and names.is_answer(block.tool_use):
             answers.append(json_text(block.tool_use.input))
         elif block.tool_use is not None and block.tool_use.ours:
             function = wire.Function(names.of(block.tool_use), json_text(block.tool_use.input))
             calls.append(wire.ToolCall(function, id=block.tool_use.tool_use_id, type="function"))
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
-    message = wire.Message("".join(answers[:1] or texts) or (None if calls else ""))
-    if thoughts:
-        message.reasoning_content = "".join(thoughts)
+    message = Said("".join(answers[:1] or texts) or (None if calls else ""))
+    message.think("".join(thoughts), details)
     if calls:
         message.tool_calls = calls
     finish = finish_word(answer.stop_reason, called=bool(calls))
@@ -175,11 +194,13 @@ def normal_usage(usage: Counts) -> Usage:
     """Return `usage` in OpenAI's meaning, where the input includes what was read from and written to a cache."""
     cached = int(usage.cache_read_input_tokens or 0)
     written = int(usage.cache_write_input_tokens or 0)
+    hour = sum(int(one.input_tokens or 0) for one in usage.cache_details or () if one.ttl == "1h")
     return Usage(
         input=int(usage.input_tokens or 0) + cached + written,
         output=int(usage.output_tokens or 0),
         cached=cached,
         cache_write=written,
+        cache_write_1h=max(0, min(written, hour)),
     )
 
 

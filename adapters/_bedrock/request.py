@@ -10,15 +10,27 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._anthropic.messages import Message, invalid
 from adapters._anthropic.models import accepted_schema
-from adapters._anthropic.tools import NOTHING, UNSET, MaybeRaw, ToolFields, schema_object
+from adapters._anthropic.tools import answer_schema
 from adapters._bedrock.messages import Conversation, legal_name
 from adapters._bedrock.models import family_for
 from adapters._bedrock.thinking import Given, think
-from adapters._bedrock.tools import declare, names_in
+from adapters._bedrock.tools import declare
+from adapters._chat.request import (
+    NOTHING,
+    UNSET,
+    Chat,
+    MaybeRaw,
+    decoded,
+    invalid,
+    known_to,
+    limit_of,
+    read,
+    stops_of,
+)
+from adapters._chat.tools import client_names
 from proxy.adapter import Rendered, Target, not_sent
-from proxy.wire import ChatRequest, Number
+from proxy.wire import ChatRequest
 
 _JSON_ONLY: Final = "Answer with one JSON object and nothing else: no words around it and no code fence."
 _MAX_STOPS: Final = 4
@@ -31,46 +43,22 @@ _MAX_PAIRS: Final = 16
 _TIERS: Final = {"default": "default", "flex": "flex", "priority": "priority", "fast": "priority"}
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
-class _Body(ToolFields, kw_only=True):
-    """Every field that has a meaning here. `thinking`, `top_k` and the last four are not OpenAI's: Claude's own,
-    everybody's, and Bedrock's own, which go through as they are.
+class _Body(Chat, kw_only=True):
+    """Every field that has a meaning here. `thinking` is Claude's own, the last three are Bedrock's, which go through
+    as they are.
     """
 
-    messages: list[Message]
-    response_format: _ResponseFormat | None = None
-    stop: str | list[str] | None = None
-    max_completion_tokens: Number | None = None
-    max_tokens: Number | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Number | None = None
-    reasoning_effort: str | None = None
     thinking: MaybeRaw = UNSET
     user: str | None = None
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
-    n: Number | None = None
-    modalities: list[str] | None = None
     guardrailConfig: MaybeRaw = UNSET  # noqa: N815  # Bedrock's spelling
     performanceConfig: MaybeRaw = UNSET  # noqa: N815
     additionalModelRequestFields: dict[str, msgspec.Raw] | None = None  # noqa: N815
 
 
 _body: Final = msgspec.json.Decoder(_Body)
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
-_KNOWN: Final = frozenset({*_Body.__struct_fields__, "model", "stream", "stream_options"})
+_KNOWN: Final = known_to(_Body) - {"seed", "frequency_penalty", "presence_penalty"}
 _THROUGH: Final = ("guardrailConfig", "performanceConfig")
 
 
@@ -89,16 +77,7 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
 
 def original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Bedrock saw, those that had to be changed only."""
-    return {legal_name(name): name for name in names_in(_decode(request.raw)) if legal_name(name) != name}
-
-
-def _decode(raw: bytes) -> _Body:
-    try:
-        return _body.decode(raw)
-    except msgspec.DecodeError as error:
-        text = str(error)
-        path = _PATH.search(text)
-        raise invalid(_PATH.sub("", text), path.group(1) if path else "messages") from None
+    return client_names(decoded(request.raw, _body), Conversation.language, legal_name)
 
 
 def _path(model: str, *, stream: bool) -> str:
@@ -117,13 +96,9 @@ class _Draft:
 
     def __init__(self, request: ChatRequest, target: Target) -> None:
         self._path = _path(target.model, stream=request.stream)
-        self._body = _decode(request.raw)
+        self._body, self.dropped = read(request.raw, _body, _KNOWN, Conversation.language)
         self._family = family_for(target.model)
-        self.dropped = [
-            name for name, value in _fields.decode(request.raw).items() if name not in _KNOWN and value not in NOTHING
-        ]
-        self._refuse()
-        self._talk = Conversation(self._body.messages, self._family)
+        self._talk = Conversation(self._body.messages, target.source, self._family)
         self.dropped += self._talk.dropped
         self.out: dict[str, Any] = {"messages": self._talk.turns}
         self.own: dict[str, Any] = {}
@@ -133,6 +108,8 @@ class _Draft:
         self._add_sampling()
         self._add_stops()
         self._add_rest()
+        # What Converse does not know may be the model's own.
+        self._left_out = self.dropped.settled(self.own, target)
 
     def rendered(self) -> Rendered:
         """Return the finished request."""
@@ -143,17 +120,11 @@ class _Draft:
             "additionalModelRequestFields": self.own,
         }
         self.out |= {name: part for name, part in parts.items() if part}
-        return Rendered(self._path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
-
-    def _refuse(self) -> None:
-        if self._body.n is not None and self._body.n > 1:
-            raise not_sent("Bedrock gives one answer per request", "n")
-        if "audio" in (self._body.modalities or ()):
-            raise not_sent("Bedrock gives no audio", "modalities")
+        return Rendered(self._path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _add_format(self, request: ChatRequest, target: Target) -> None:
         wanted, emulated = self._body.response_format, emulates_schema(request, target)
-        schema = self._schema(wanted, emulated=emulated) if wanted and wanted.type == "json_schema" else None
+        schema = answer_schema(wanted, native=not emulated)
         if emulated and schema is not None and not self._family.forced:
             raise not_sent("this model cannot be held to a schema", "response_format")
         declared = declare(self._body, self._family, self._talk.tool_names, schema if emulated else None)
@@ -173,28 +144,13 @@ class _Draft:
             given = {name: value for name, value in given.items() if value}
             self.out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": given}}}
 
-    def _schema(self, wanted: _ResponseFormat, *, emulated: bool) -> dict[str, Any] | None:
-        """Return the schema of the answer, None when the client gave none."""
-        given = wanted.json_schema
-        if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
-            return None
-        schema = schema_object(given.schema, "response_format.json_schema.schema")
-        if given.description:
-            schema.setdefault("description", given.description)
-        if emulated and schema.setdefault("type", "object") != "object":
-            raise not_sent("this model's structured answers are objects", "response_format")
-        return schema
-
     def _add_limit(self, target: Target) -> None:
         """Add the limit and the thinking, which depend on each other."""
         body = self._body
-        asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-        # More than the model can say would be a 400, and means the same as all it can say.
-        limit = None if asked is None else min(int(asked), target.max_output or int(asked))
         given = Given(
-            limit=limit,
+            limit=limit_of(body, target),
             max_output=target.max_output,
-            may=not (self._forced or self._talk.prefilled or self._talk.in_tool_loop),
+            may=not (self._forced or self._talk.prefilled or self._talk.thoughtless),
             forced=self._forced,
             sampled=body.temperature is not None or body.top_p is not None,
         )
@@ -226,16 +182,10 @@ class _Draft:
             self.dropped.append("top_k")
 
     def _add_stops(self) -> None:
-        stop = [self._body.stop] if isinstance(self._body.stop, str) else self._body.stop or []
-        if len(stop) > _MAX_STOPS:
-            raise invalid(f"at most {_MAX_STOPS} stop sequences are allowed", "stop")
-        # Nobody takes an empty one, and Claude none of white space only.
-        blank = self._family.claude is not None
-        kept = [text for text in stop if text and not (blank and text.isspace())]
-        if kept:
-            self._config["stopSequences"] = kept
-        if len(kept) < len(stop):
-            self.dropped.append("stop")
+        # Claude takes none of white space only.
+        stops = stops_of(self._body, self.dropped, most=_MAX_STOPS, blanks=self._family.claude is None)
+        if stops:
+            self._config["stopSequences"] = stops
 
     def _add_rest(self) -> None:
         body = self._body

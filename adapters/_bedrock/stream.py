@@ -11,6 +11,7 @@ import msgspec
 
 from adapters._bedrock.frames import Frames
 from adapters._bedrock.reply import Counts, Names, ToolUse, finish_word, made_id, normal_usage
+from adapters._chat.reasoning import Step, Thought
 from proxy import sse, wire
 from proxy.adapter import Target, each
 from proxy.errors import UnavailableError
@@ -21,8 +22,10 @@ class _Input(msgspec.Struct):
     input: str | None = None
 
 
-class _Thought(msgspec.Struct):
+class _Thought(msgspec.Struct, rename="camel"):
     text: str | None = None
+    signature: str | None = None
+    redacted_content: str | None = None
 
 
 class _Delta(msgspec.Struct, rename="camel"):
@@ -69,12 +72,14 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None  # Bedrock does not say
         self._request = request
         self._target = target
         self._names = Names(request, target)
         self._frames = Frames()
         self._writer: wire.ChunkWriter | None = None
         self._calls: dict[int, _Call] = {}
+        self._thoughts: dict[int, Thought] = {}
         self._called = 0
         self._answered = False
         self._counted = False
@@ -113,7 +118,7 @@ class Stream:
             case b"contentBlockStart" if event.start is not None and event.start.tool_use is not None:
                 self._open(event.content_block_index, event.start.tool_use)
             case b"contentBlockStop":
-                self._close_call(event.content_block_index)
+                self._close(event.content_block_index)
             case b"messageStart":
                 self._chunks()
             case b"messageStop" if self.finish is None:
@@ -161,8 +166,16 @@ class Stream:
             if call is not None:
                 call.spoken = True
                 self._say_arguments(call, delta.tool_use.input)
-        elif delta.reasoning_content is not None and delta.reasoning_content.text:
-            self._say(wire.Delta(reasoning_content=delta.reasoning_content.text))
+        elif delta.reasoning_content is not None:
+            self._think(place, delta.reasoning_content)
+
+    def _think(self, place: int, piece: _Thought) -> None:
+        thought = self._thoughts.setdefault(place, Thought())
+        thought.signature.append(piece.signature or "")
+        thought.data.append(piece.redacted_content or "")
+        if piece.text:
+            thought.text.append(piece.text)
+            self._say(wire.Delta(reasoning_content=piece.text))
 
     def _say_arguments(self, call: _Call, text: str) -> None:
         if call.index is None:
@@ -170,7 +183,11 @@ class Stream:
         else:
             self._say(wire.Delta(tool_calls=[wire.ToolCall(wire.Function(arguments=text), call.index)]))
 
-    def _close_call(self, place: int) -> None:
+    def _close(self, place: int) -> None:
+        thought = self._thoughts.pop(place, None)
+        detail = None if thought is None else thought.detail(place, self._target.source)
+        if detail is not None:
+            self._say(Step(reasoning_details=[detail]))
         call = self._calls.pop(place, None)
         if call is not None and not call.spoken:
             # No fragment came: the tool takes no arguments.
@@ -178,8 +195,8 @@ class Stream:
 
     def _stop(self, reason: str | None) -> None:
         finish = finish_word(reason, called=self._called > 0)
-        for place in list(self._calls):
-            self._close_call(place)
+        for place in [*self._thoughts, *self._calls]:
+            self._close(place)
         if not self._answered and self._held_text:
             self._say(wire.Delta(content="".join(self._held_text)))
         self._out.append(self._chunks().delta(wire.Delta(), finish))

@@ -4,10 +4,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from adapters._anthropic.messages import invalid
 from adapters._anthropic.models import Rules
-from adapters._anthropic.tools import NOTHING, MaybeRaw
 from adapters._bedrock.models import Family
+from adapters._chat.request import NOTHING, MaybeRaw, invalid
 
 # How many tokens a Claude with a budget may think.
 _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 24_576, "max": 24_576}
@@ -101,7 +100,7 @@ def _without(rules: Rules, given: Given) -> Wish:
 
 
 def _with_budget(rules: Rules, effort: str, given: Given) -> Wish:
-    # The calls just answered must come with their thinking, which OpenAI's messages cannot hold.
+    # The calls just answered must come with their thinking, which a client may not have kept.
     refused = Wish({}, given.limit, dropped=("reasoning_effort",))
     if rules.thinking == "never" or not given.may:
         return refused

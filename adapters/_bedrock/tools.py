@@ -10,11 +10,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from adapters._anthropic.messages import invalid
 from adapters._anthropic.models import accepted_schema
-from adapters._anthropic.tools import NOTHING, UNSET, Choice, Function, MaybeRaw, ToolFields, choice_of, schema_object
+from adapters._anthropic.tools import schema_object
 from adapters._bedrock.messages import cache_point, legal_name
 from adapters._bedrock.models import Family
+from adapters._chat.request import NOTHING, Function, MaybeRaw, ToolFields, invalid
+from adapters._chat.tools import Choice, choice_of, functions_of
 from proxy.adapter import not_sent
 
 # The tool that a model without structured output is made to call with its answer.
@@ -48,8 +49,8 @@ def declare(fields: ToolFields, family: Family, history: Iterable[str], answer: 
         return Declared(None, {}, False, ["tool_choice"] if choice.mode == "required" else [])
     tools = [
         tool
-        for where, function, mark in _functions(fields)
-        if choice.allowed is None or function.name in choice.allowed
+        for where, function, mark in functions_of(fields, "Bedrock")
+        if choice.allows(function.name)
         for tool in _tools_for(function, mark, family, where, dropped)
     ]
     if answer is not None and choice.mode != "required":
@@ -88,11 +89,6 @@ def _chosen(
     return Declared(config, own, choice.mode == "required", dropped)
 
 
-def names_in(fields: ToolFields) -> list[str]:
-    """Return the names of the client's tools."""
-    return [function.name for _, function, _ in _functions(fields)]
-
-
 def _demanded(tools: list[dict[str, Any]], name: str | None, family: Family) -> dict[str, Any]:
     """Return the fields of `toolConfig` that make the model call a tool."""
     if not family.forced:
@@ -108,21 +104,6 @@ def _only(tools: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     found = [tool for tool in tools if tool.get("toolSpec", {}).get("name") == legal_name(name)]
     if not found:
         raise invalid(f"there is no tool {name!r}", "tool_choice")
-    return found
-
-
-def _functions(fields: ToolFields) -> list[tuple[str, Function, MaybeRaw]]:
-    """Return the client's functions with the place where each is declared and its cache mark."""
-    found: list[tuple[str, Function, MaybeRaw]] = []
-    for index, tool in enumerate(fields.tools or ()):
-        if tool.type != "function":
-            raise not_sent("Bedrock has function tools only", f"tools[{index}].type")
-        if tool.function is None:
-            raise invalid("a function tool needs its function", f"tools[{index}].function")
-        mark = tool.function.cache_control if tool.cache_control is UNSET else tool.cache_control
-        found.append((f"tools[{index}].function", tool.function, mark))
-    for index, function in enumerate(fields.functions or ()):
-        found.append((f"functions[{index}]", function, UNSET))
     return found
 
 

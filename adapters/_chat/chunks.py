@@ -1,6 +1,7 @@
 """The frame of a translated stream: one role chunk, what the language says, one finish chunk, the usage, `[DONE]`."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
@@ -19,6 +20,7 @@ class Chunks(ABC):
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self.told: Usage | None = None
         self.called = 0
         self._request = request
@@ -63,8 +65,8 @@ class Chunks(ABC):
             self._out.append(self._writer.delta(wire.Delta(role="assistant", content="")))
         return self._writer
 
-    def _say(self, delta: wire.Delta) -> None:
-        self._out.append(self._opened().delta(delta))
+    def _say(self, delta: wire.Delta, logprobs: object = None) -> None:
+        self._out.append(self._opened().delta(delta, logprobs=logprobs))
         self.started = True
 
     def _say_text(self, text: str) -> None:
@@ -86,6 +88,11 @@ class Chunks(ABC):
         self.finish = finish
         self.started = True
         self._out.append(self._opened().delta(wire.Delta(), finish))
+
+
+def logprob(token: str, number: float) -> dict[str, Any]:
+    """Return what OpenAI says of one token: its bytes, and the logarithm of its probability."""
+    return {"token": token, "logprob": number, "bytes": list(token.encode(errors="replace"))}
 
 
 def plain(value: object) -> str:

@@ -1,6 +1,6 @@
 """What stands in OpenAI's messages: texts, images, calls of tools and their results."""
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -10,15 +10,23 @@ from proxy.adapter import not_sent
 _NOT_TEXT: Final = frozenset({"input_audio", "file"})
 
 
-def calls_of(message: Message, where: str, language: str) -> list[tuple[str, Called]]:
-    """Return the calls of an assistant message with their ids; the older spelling is known by its name."""
+class Call(NamedTuple):
+    """A tool call of an assistant message; `extra` is what a client sends back with it, None for nothing."""
+
+    id: str
+    called: Called
+    extra: Any = None
+
+
+def calls_of(message: Message, where: str, language: str) -> list[Call]:
+    """Return the calls of an assistant message; the older spelling is known by its name."""
     calls = []
     for call in message.tool_calls or ():
         if call.function is None:
             raise not_sent(f"{language} has function tools only", f"{where}.tool_calls")
-        calls.append((call.id, call.function))
+        calls.append(Call(call.id, call.function, call.extra_content))
     if message.function_call is not None:
-        calls.append((f"function_{message.function_call.name}", message.function_call))
+        calls.append(Call(f"function_{message.function_call.name}", message.function_call))
     return calls
 
 
@@ -38,6 +46,9 @@ def arguments_of(called: Called) -> msgspec.Raw:
     text = (called.arguments or "").strip() or "{}"
     try:
         raw = msgspec.json.decode(text, type=msgspec.Raw)
+        if "\\u" in text:
+            # Skipping a value does not look at its escapes, and nobody takes half of a surrogate pair.
+            msgspec.json.decode(text)
         if text.startswith("{"):
             return raw
     except (msgspec.DecodeError, RecursionError):

@@ -4,7 +4,7 @@ Format: OpenAI API reference, "Create chat completion".
 """
 
 import re
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,6 +16,18 @@ UNSET: Final = msgspec.UNSET
 MaybeRaw = msgspec.Raw | msgspec.UnsetType
 # Values that say no more than a missing field.
 NOTHING: Final = tuple(msgspec.Raw(value) for value in (b"null", b"false"))
+# What OpenAI's API reference says these are when they are not given. (A temperature of 1 is not everybody's default.)
+DEFAULTS: Final = {
+    name: tuple(map(msgspec.Raw, values))
+    for name, values in {
+        **dict.fromkeys(("frequency_penalty", "presence_penalty", "top_logprobs"), (b"0", b"0.0")),
+        "n": (b"1", b"1.0"),
+        **dict.fromkeys(("logit_bias", "metadata"), (b"{}",)),
+        "parallel_tool_calls": (b"true",),
+        "service_tier": (b'"auto"', b'"default"'),
+        "verbosity": (b'"medium"',),
+    }.items()
+}
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -27,13 +39,31 @@ class ImageUrl(msgspec.Struct, omit_defaults=True):
     detail: str | None = None
 
 
+class InputAudio(msgspec.Struct):
+    """Sound in base64."""
+
+    data: str = ""
+    format: str = ""
+
+
+class File(msgspec.Struct):
+    """A file in the request, or one uploaded to its provider before."""
+
+    file_id: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+
+
 class Part(msgspec.Struct):
-    """One content part; `type` says which of the other fields counts."""
+    """One content part; `type` says which of the other fields counts. `cache_control` is Anthropic's own."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: str | ImageUrl | None = None
+    input_audio: InputAudio | None = None
+    file: File | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class Called(msgspec.Struct):
@@ -44,10 +74,11 @@ class Called(msgspec.Struct):
 
 
 class ToolCall(msgspec.Struct):
-    """One call in an assistant message."""
+    """One call in an assistant message. `extra_content` is where Google's OpenAI endpoint puts signatures."""
 
     id: str = ""
     function: Called | None = None
+    extra_content: Any = None
 
 
 class Message(msgspec.Struct):
@@ -61,15 +92,17 @@ class Message(msgspec.Struct):
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: Any = None
 
 
 class Function(msgspec.Struct):
-    """A declared function; `parameters` is a JSON schema."""
+    """A declared function; `parameters` is a JSON schema, `cache_control` Anthropic's own."""
 
     name: str
     description: str | None = None
     parameters: MaybeRaw = UNSET
     strict: bool | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class Tool(msgspec.Struct):
@@ -77,6 +110,7 @@ class Tool(msgspec.Struct):
 
     type: str = "function"
     function: Function | None = None
+    cache_control: MaybeRaw = UNSET
 
 
 class AllowedTools(msgspec.Struct):
@@ -97,6 +131,8 @@ class ToolChoice(msgspec.Struct):
 class JsonSchema(msgspec.Struct):
     """A schema and what it is called."""
 
+    name: str = ""
+    description: str | None = None
     schema: MaybeRaw = UNSET
 
 
@@ -107,15 +143,20 @@ class ResponseFormat(msgspec.Struct):
     json_schema: JsonSchema | None = None
 
 
-class Chat(msgspec.Struct, kw_only=True):
-    """The fields that have a meaning in every translated language; a language adds its own."""
+class ToolFields(msgspec.Struct, kw_only=True):
+    """The fields of a request that are about tools. `functions` and `function_call` are the older spelling."""
 
-    messages: list[Message]
     tools: list[Tool] | None = None
     functions: list[Function] | None = None
     tool_choice: str | ToolChoice | None = None
     function_call: str | Called | None = None
     parallel_tool_calls: bool | None = None
+
+
+class Chat(ToolFields, kw_only=True):
+    """The fields that have a meaning in every translated language; a language adds its own."""
+
+    messages: list[Message]
     response_format: ResponseFormat | None = None
     stop: str | list[str] | None = None
     max_completion_tokens: Number | None = None
@@ -137,7 +178,8 @@ class Format(NamedTuple):
     schema: msgspec.Raw | None
 
 
-Language = TypeVar("Language", bound=Chat)
+Language = TypeVar("Language", bound=ToolFields)
+Talk = TypeVar("Talk", bound=Chat)
 
 
 def invalid(message: str, param: str) -> InvalidRequestError:
@@ -152,27 +194,54 @@ def known_to(kind: type[Chat]) -> frozenset[str]:
     return frozenset({*kind.__struct_fields__, "model", "stream", "stream_options"})
 
 
-def read(
-    raw: bytes, decoder: "msgspec.json.Decoder[Language]", known: frozenset[str], language: str
-) -> tuple[Language, list[str]]:
-    """Return the request and the names of its fields that `language` has no word for: those that are not `known`.
+class Dropped(list[str]):
+    """Names of what is left out of a request; `given` is what its client gave at the top, as JSON."""
 
-    Raises InvalidRequestError with `unsent` for a wrong request, and for one that asks for several answers or audio.
-    """
+    def __init__(self, given: dict[str, msgspec.Raw], known: frozenset[str]) -> None:
+        super().__init__(name for name, value in given.items() if name not in known and value not in NOTHING)
+        self.given = given
+
+    def settled(self, out: dict[str, Any], target: Target) -> tuple[str, ...]:
+        """Return the names of what is left out in the end, each once; a default says no more than a missing field.
+
+        Where `target` forwards, what the client gave goes into `out` as it is, and the provider may judge it; what
+        stands deeper than at the top cannot.
+        """
+        given = self.given
+        names = [name for name in dict.fromkeys(self) if given.get(name) not in DEFAULTS.get(name, ())]
+        if target.forward:
+            out |= {name: given[name] for name in names if name in given and name not in out}
+            names = [name for name in names if name not in given or out[name] is not given[name]]
+        return tuple(names)
+
+
+def decoded(raw: bytes, decoder: "msgspec.json.Decoder[Language]") -> Language:
+    """Return the request. Raises InvalidRequestError with `unsent` for a wrong one."""
     try:
-        chat = decoder.decode(raw)
-        given = _fields.decode(raw)
+        return decoder.decode(raw)
     except msgspec.DecodeError as error:
         text = str(error)
         path = _PATH.search(text)
         raise invalid(_PATH.sub("", text), path.group(1) if path else "messages") from None
     except RecursionError:
         raise not_sent("the request is nested too deeply") from None
-    if chat.n is not None and chat.n > 1:
-        raise not_sent(f"{language} gives one answer per request", "n")
+
+
+def read(
+    raw: bytes, decoder: "msgspec.json.Decoder[Talk]", known: frozenset[str], language: str, answers: int = 1
+) -> tuple[Talk, Dropped]:
+    """Return the request and the names of its fields that `language` has no word for: those that are not `known`.
+
+    Raises InvalidRequestError with `unsent` for a wrong request, and for one that asks for more than `answers` or for
+    audio.
+    """
+    chat = decoded(raw, decoder)
+    if chat.n is not None and chat.n > answers:
+        most = "one answer" if answers == 1 else f"at most {answers} answers"
+        raise not_sent(f"{language} gives {most} per request", "n")
     if "audio" in (chat.modalities or ()):
         raise not_sent(f"{language} gives no audio", "modalities")
-    return chat, [name for name, value in given.items() if name not in known and value not in NOTHING]
+    return chat, Dropped(_fields.decode(raw), known)
 
 
 def limit_of(chat: Chat, target: Target) -> int | None:
@@ -183,10 +252,15 @@ def limit_of(chat: Chat, target: Target) -> int | None:
     return min(int(asked), target.max_output) if target.max_output else int(asked)
 
 
-def stops_of(chat: Chat) -> list[str]:
-    """Return the stop sequences; empty ones, which stop nothing, are left out."""
+def stops_of(chat: Chat, dropped: list[str], *, most: int | None = None, blanks: bool = True) -> list[str]:
+    """Return the stop sequences; empty ones, which stop nothing, are left out, and so are `blanks` where refused."""
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
-    return [text for text in stop if text]
+    if most is not None and len(stop) > most:
+        raise invalid(f"at most {most} stop sequences are allowed", "stop")
+    kept = [text for text in stop if text and (blanks or not text.isspace())]
+    if len(kept) < len(stop):
+        dropped.append("stop")
+    return kept
 
 
 def format_of(chat: Chat) -> Format | None:

@@ -68,7 +68,7 @@ class _Talk:
         if plan:
             turn["tool_plan"] = plan
         self.turns.append(turn)
-        for call_id, called in calls:
+        for call_id, called, _ in calls:
             function = {"name": called.name, "arguments": bytes(arguments_of(called)).decode()}
             turn["tool_calls"].append({"id": call_id, "type": "function", "function": function})
             result = {"role": "tool", "tool_call_id": call_id, "content": MISSING_RESULT}

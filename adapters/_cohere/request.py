@@ -67,7 +67,7 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     limit = limit_of(body, target)
     if limit is not None:
         out["max_tokens"] = limit
-    stops = stops_of(body)
+    stops = stops_of(body, dropped)
     if stops:
         out["stop_sequences"] = stops
     _add_numbers(body, out, dropped)
@@ -77,7 +77,8 @@ def render(request: ChatRequest, target: Target) -> Rendered:
         value = getattr(body, name)
         if value is not UNSET and value not in NOTHING:
             out[name] = value
-    return Rendered("/chat", msgspec.json.encode(out), {}, tuple(dropped))
+    left_out = dropped.settled(out, target)
+    return Rendered("/chat", msgspec.json.encode(out), {}, left_out)
 
 
 def _add_numbers(body: _Body, out: dict[str, Any], dropped: list[str]) -> None:
@@ -104,6 +105,11 @@ def _add_tools(body: _Body, out: dict[str, Any], dropped: list[str]) -> None:
             out["response_format"]["json_schema"] = wanted.schema
     if tools:
         out["tools"] = tools
+        strict = [name for name in dropped if name.endswith(".strict")]
+        if len(strict) == len(tools):
+            # Cohere's word is for all of them at once.
+            out["strict_tools"] = True
+            dropped[:] = [name for name in dropped if name not in strict]
         if mode in _CHOICES:
             out["tool_choice"] = _CHOICES[mode]
 

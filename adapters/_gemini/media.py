@@ -2,10 +2,8 @@
 
 from typing import Any, Final
 
-import msgspec
-
+from adapters._chat.request import File, InputAudio, invalid
 from proxy.adapter import not_sent
-from proxy.errors import InvalidRequestError
 
 FILES_API: Final = "https://generativelanguage.googleapis.com/"
 
@@ -37,83 +35,28 @@ _TYPES: Final = {
 }
 
 
-class ImageUrl(msgspec.Struct):
-    """Where an image is: an address or a data URI."""
-
-    url: str
-
-
-class InputAudio(msgspec.Struct):
-    """Sound in base64."""
-
-    data: str
-    format: str
+def sound(given: InputAudio | None, where: str) -> dict[str, Any]:
+    """Return the part of a piece of sound."""
+    if given is None or not given.data:
+        raise invalid("an audio part needs its data", where)
+    return {"inlineData": {"mimeType": f"audio/{given.format.lower()}", "data": given.data}}
 
 
-class File(msgspec.Struct):
-    """A file in the request, or one uploaded to Google before."""
-
-    file_id: str | None = None
-    file_data: str | None = None
-    filename: str | None = None
-
-
-class Part(msgspec.Struct):
-    """One content part; `type` says which of the other fields counts."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-    image_url: str | ImageUrl | None = None
-    input_audio: InputAudio | None = None
-    file: File | None = None
-
-
-def invalid(message: str, param: str) -> InvalidRequestError:
-    """Return the error for a request that is wrong in itself."""
-    error = InvalidRequestError(message, code="invalid_value", param=param)
-    error.unsent = True
-    return error
-
-
-def part_of(part: Part, where: str) -> dict[str, Any] | None:
-    """Return Gemini's part, None for an empty text."""
-    match part.type:
-        case "text" | "refusal":
-            text = part.text if part.type == "text" else part.refusal
-            if text is None:
-                raise invalid(f"a {part.type} part needs its text", where)
-            return {"text": text} if text else None
-        case "image_url":
-            url = part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url
-            if not url:
-                raise invalid("an image part needs a url", where)
-            return _at(url, where)
-        case "input_audio":
-            if part.input_audio is None:
-                raise invalid("an audio part needs its data", where)
-            kind = f"audio/{part.input_audio.format.lower()}"
-            return {"inlineData": {"mimeType": kind, "data": part.input_audio.data}}
-        case "file":
-            return _file(part.file or File(), where)
-        case kind:
-            raise invalid(f"there is no content part {kind!r}", where)
-
-
-def _file(file: File, where: str) -> dict[str, Any]:
-    if file.file_id:
-        if file.file_id.startswith("files/"):
-            return {"fileData": {"fileUri": f"{FILES_API}v1beta/{file.file_id}"}}
-        return _at(file.file_id, where)
-    if not file.file_data:
+def file(given: File, where: str) -> dict[str, Any]:
+    """Return the part of a file, inlined or uploaded to Google before."""
+    if given.file_id:
+        if given.file_id.startswith("files/"):
+            return {"fileData": {"fileUri": f"{FILES_API}v1beta/{given.file_id}"}}
+        return at(given.file_id, where)
+    if not given.file_data:
         raise invalid("a file part needs file_data or file_id", where)
-    if file.file_data[:5].lower() == "data:":
-        return _inlined(file.file_data, where)
-    kind = _type_of(file.filename or "") or "application/pdf"
-    return {"inlineData": {"mimeType": kind, "data": file.file_data}}
+    if given.file_data[:5].lower() == "data:":
+        return _inlined(given.file_data, where)
+    kind = _type_of(given.filename or "") or "application/pdf"
+    return {"inlineData": {"mimeType": kind, "data": given.file_data}}
 
 
-def _at(url: str, where: str) -> dict[str, Any]:
+def at(url: str, where: str) -> dict[str, Any]:
     """Return the part for what stands at `url`. Google fetches it, and wants to be told beforehand what it is."""
     if url[:5].lower() == "data:":
         return _inlined(url, where)

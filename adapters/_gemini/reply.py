@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.chunks import logprob
+from adapters._chat.reasoning import GEMINI, STAMP, Detail, Said
 from adapters._gemini.faults import fault_inside, nonsense
-from adapters._gemini.models import bare_name
-from adapters._gemini.request import client_names
+from adapters._gemini.request import client_names, source_of
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.errors import UnavailableError
@@ -42,7 +43,8 @@ _BROKEN: Final = frozenset(
 )
 # One of Vertex AI's transports sends the numbers of the enum; from 9 on they differ between Google's APIs.
 _NUMBERS: Final = {2: "MAX_TOKENS", **dict.fromkeys((3, 4, 6, 7, 8), "SAFETY")}
-_SOUND: Final = frozenset({"AUDIO", 4})
+_SOUND: Final[frozenset[str | int]] = frozenset({"AUDIO", 4})
+_PICTURES: Final[frozenset[str | int]] = frozenset({"IMAGE", 2})
 
 
 class _Camel(msgspec.Struct, rename="camel"):
@@ -116,6 +118,7 @@ class Counts(_Camel):
     total_token_count: Number | None = None
     prompt_tokens_details: list[_Modality] | None = None
     candidates_tokens_details: list[_Modality] | None = None
+    cache_tokens_details: list[_Modality] | None = None
 
     def merge(self, later: "Counts") -> None:
         """Replace what `later` names."""
@@ -137,24 +140,32 @@ class Counts(_Camel):
         prompt = int(self.prompt_token_count or 0) + int(self.tool_use_prompt_token_count or 0)
         answer, thoughts = int(self.candidates_token_count or 0), int(self.thoughts_token_count or 0)
         inside = thoughts and prompt + answer == self.total_token_count
+        cached, heard = int(self.cached_content_token_count or 0), _tokens(_SOUND, self.prompt_tokens_details, prompt)
         return Usage(
             input=prompt,
             output=answer if inside else answer + thoughts,
-            cached=int(self.cached_content_token_count or 0),
+            cached=cached,
             reasoning=thoughts,
+            audio_input=heard,
+            audio_output=_tokens(_SOUND, self.candidates_tokens_details, answer),
+            cached_audio=_tokens(_SOUND, self.cache_tokens_details, min(cached, heard)),
+            image_output=_tokens(_PICTURES, self.candidates_tokens_details, answer),
         )
 
     def openai(self) -> dict[str, Any]:
         """Return OpenAI's usage object; tokens of sound are told when there are any."""
-        found: dict[str, Any] = wire.usage_object(self.usage())
-        for name, details in (
-            ("prompt_tokens_details", self.prompt_tokens_details),
-            ("completion_tokens_details", self.candidates_tokens_details),
-        ):
-            sound = sum(int(one.token_count or 0) for one in details or () if one.modality in _SOUND)
+        usage = self.usage()
+        found: dict[str, Any] = wire.usage_object(usage)
+        sounds = ("prompt_tokens_details", usage.audio_input), ("completion_tokens_details", usage.audio_output)
+        for name, sound in sounds:
             if sound:
                 found[name]["audio_tokens"] = sound
         return found
+
+
+def _tokens(kinds: frozenset[str | int], details: list[_Modality] | None, most: int) -> int:
+    """Return how many tokens are of these kinds, of `most` in all."""
+    return max(0, min(most, sum(int(one.token_count or 0) for one in details or () if one.modality in kinds)))
 
 
 class _Feedback(_Camel):
@@ -194,7 +205,7 @@ class Names:
 
     def __init__(self, request: ChatRequest, target: Target, surface: str) -> None:
         self._request = request
-        self._source = f"{surface}/{bare_name(target.model)}"
+        self._source = source_of(target, surface)
 
     def call(self, part: Part, number: int, response_id: str | None) -> Called:
         """Return OpenAI's call, the `number`-th of its message."""
@@ -204,10 +215,17 @@ class Names:
         told = client_names(self._request).get(name, name) if name[-9:-8] == "_" else name
         extra = None
         if part.thought_signature:
-            extra = {"google": {"thought_signature": part.thought_signature, "source": self._source}}
+            extra = {"google": {"thought_signature": part.thought_signature, STAMP: self._source}}
         seed = response_id or f"{self._request.created} {name} {text}"
         call_id = made.id or f"call_{zlib.crc32(seed.encode()):08x}_{number}"
         return Called(wire.Function(told, text), id=call_id, type="function", extra_content=extra)
+
+    def detail(self, part: Part, index: int, call: Called | None) -> Detail | None:
+        """Return what has to come back with the `index`-th part, None when that is nothing."""
+        if not part.thought_signature:
+            return None
+        id = None if call is None else call.id
+        return Detail("reasoning.encrypted", GEMINI, index, self._source, id=id, data=part.thought_signature)
 
 
 def parse(body: bytes, request: ChatRequest, target: Target, surface: str) -> Reply:
@@ -230,23 +248,26 @@ def parse(body: bytes, request: ChatRequest, target: Target, surface: str) -> Re
     usage = None
     if counts is not None and counts.said():
         usage, completion["usage"] = counts.usage(), counts.openai()
-    return Reply(msgspec.json.encode(completion), usage, choices[0]["finish_reason"])
+    return Reply(msgspec.json.encode(completion), usage, choices[0]["finish_reason"], answer.model_version)
 
 
 def _choice(number: int, candidate: Candidate, names: Names, answer: Answer) -> dict[str, Any]:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[wire.ToolCall] = []
-    for part in candidate.parts:
+    details: list[Detail | None] = []
+    for place, part in enumerate(candidate.parts):
+        call = None
         if part.function_call is not None:
-            calls.append(names.call(part, len(calls), answer.response_id))
+            call = names.call(part, len(calls), answer.response_id)
+            calls.append(call)
         elif part.text:
             (thoughts if part.thought else texts).append(part.text)
+        details.append(names.detail(part, place, call))
     if candidate.finish_reason is None and not (texts or calls):
         raise nonsense()
-    message = wire.Message("".join(texts) or (None if calls else ""))
-    if thoughts:
-        message.reasoning_content = "".join(thoughts)
+    message = Said("".join(texts) or (None if calls else ""))
+    message.think("".join(thoughts), details)
     if calls:
         message.tool_calls = calls
     finish = finish_word(candidate.finish_reason, called=bool(calls))
@@ -281,14 +302,14 @@ def openai_logprobs(found: Logprobs | None) -> dict[str, Any] | None:
     tops = [place.candidates for place in found.top_candidates]
     tops += [[]] * (len(found.chosen_candidates) - len(tops))
     content = [
-        {**_logprob(chosen), "top_logprobs": [_logprob(one) for one in top]}
+        {**_told(chosen), "top_logprobs": [_told(one) for one in top]}
         for chosen, top in zip(found.chosen_candidates, tops, strict=False)
     ]
     return {"content": content, "refusal": None}
 
 
-def _logprob(token: _Token) -> dict[str, Any]:
-    return {"token": token.token, "logprob": token.log_probability, "bytes": list(token.token.encode())}
+def _told(token: _Token) -> dict[str, Any]:
+    return logprob(token.token, token.log_probability)
 
 
 def json_text(raw: msgspec.Raw) -> str:

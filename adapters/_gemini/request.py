@@ -4,18 +4,27 @@ What Gemini has no word for is left out and named in `Rendered.dropped`; what wo
 refused with `unsent`, so that a chain can go on to a provider that has the word.
 """
 
-import re
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 
-from adapters._chat.request import NOTHING, UNSET, MaybeRaw
-from adapters._gemini.media import invalid
-from adapters._gemini.messages import Conversation, Message
+from adapters._chat.request import (
+    NOTHING,
+    Chat,
+    ResponseFormat,
+    ToolFields,
+    invalid,
+    known_to,
+    limit_of,
+    read,
+    stops_of,
+)
+from adapters._chat.tools import client_names as names_for
+from adapters._gemini.messages import Conversation, legal_name
 from adapters._gemini.models import Rules, bare_name, rules_for
 from adapters._gemini.schema import accepted_schema
-from adapters._gemini.tools import Declared, ToolFields, declare, original_names
+from adapters._gemini.tools import Declared, declare
 from proxy.adapter import Rendered, Target, not_sent
 from proxy.wire import ChatRequest, Number
 
@@ -30,88 +39,51 @@ _MAX_ANSWERS: Final = 8
 _MAX_SEED: Final = 0x7FFF_FFFF
 
 
-class _JsonSchema(msgspec.Struct):
-    name: str = ""
-    description: str | None = None
-    schema: MaybeRaw = UNSET
-
-
-class _ResponseFormat(msgspec.Struct):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 class _ExtraBody(msgspec.Struct):
     google: dict[str, msgspec.Raw] = {}
 
 
-class _Body(ToolFields, kw_only=True):
-    """Every field that has a meaning here; `top_k` and `extra_body.google` are Google's own, as its OpenAI endpoint
-    takes them.
-    """
+class _Body(Chat, kw_only=True):
+    """Every field that has a meaning here; `extra_body.google` is Google's own, as its OpenAI endpoint takes it."""
 
-    messages: list[Message]
-    response_format: _ResponseFormat | None = None
-    stop: str | list[str] | None = None
-    max_completion_tokens: Number | None = None
-    max_tokens: Number | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    top_k: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
-    seed: int | None = None
     logprobs: bool | None = None
     top_logprobs: Number | None = None
-    reasoning_effort: str | None = None
     service_tier: str | None = None
-    n: Number | None = None
-    modalities: list[str] | None = None
     extra_body: _ExtraBody | None = None
 
 
 _body: Final = msgspec.json.Decoder(_Body)
 _tool_fields: Final = msgspec.json.Decoder(ToolFields)
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
-_KNOWN: Final = frozenset({*_Body.__struct_fields__, "model", "stream", "stream_options"})
+_KNOWN: Final = known_to(_Body)
 
 
 def render(request: ChatRequest, target: Target, surface: str) -> Rendered:
     """Return Gemini's request. Raises InvalidRequestError with `unsent` for what it cannot carry."""
     try:
-        return _Draft(request, target, f"{surface}/{bare_name(target.model)}").rendered(request, target)
+        return _Draft(request, target, surface).rendered(request, target)
     except RecursionError:
         raise not_sent("the request is nested too deeply") from None
 
 
+def source_of(target: Target, surface: str) -> str:
+    """Return whose signatures a model's are: they are good at the surface they were made at, and nowhere else."""
+    return f"{target.provider or surface}/{bare_name(target.model)}"
+
+
 def client_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's names of those tools that Gemini knows by another one."""
-    return original_names(_tool_fields.decode(request.raw))
-
-
-def _decode(raw: bytes) -> _Body:
-    try:
-        return _body.decode(raw)
-    except msgspec.DecodeError as error:
-        text = str(error)
-        path = _PATH.search(text)
-        raise invalid(_PATH.sub("", text), path.group(1) if path else "messages") from None
+    return names_for(_tool_fields.decode(request.raw), Conversation.language, legal_name)
 
 
 class _Draft:
     """One request in the making: `out` is Gemini's body, `config` its generationConfig, `dropped` what was left out."""
 
-    def __init__(self, request: ChatRequest, target: Target, source: str) -> None:
-        self._body = body = _decode(request.raw)
+    def __init__(self, request: ChatRequest, target: Target, surface: str) -> None:
+        body, self.dropped = read(request.raw, _body, _KNOWN, Conversation.language, _MAX_ANSWERS)
+        self._body = body
         self._rules = rules = rules_for(target.model)
         self.config: dict[str, Any] = {}
-        self.dropped = [
-            name for name, value in _fields.decode(request.raw).items() if name not in _KNOWN and value not in NOTHING
-        ]
-        if "audio" in (body.modalities or ()):
-            raise not_sent("Gemini's chat models give no audio", "modalities")
-        talk = Conversation(body.messages, rules, source)
+        talk = Conversation(body.messages, source_of(target, surface), rules)
         declared = declare(body)
         self.dropped += declared.dropped
         self._add_sampling(target)
@@ -125,52 +97,37 @@ class _Draft:
             self.out["tools"] = [{"functionDeclarations": declared.tools}]
         if declared.config is not None:
             self.out["toolConfig"] = declared.config
-        self._add_tier(source)
+        self._add_tier(surface)
         self._add_own()
         if self.config:
             self.out["generationConfig"] = self.config
+        self._left_out = self.dropped.settled(self.out, target)
 
     def rendered(self, request: ChatRequest, target: Target) -> Rendered:
         """Return the finished request."""
         act = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
         path = f"/models/{quote(bare_name(target.model), safe='')}{act}"
-        return Rendered(path, msgspec.json.encode(self.out), {}, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(path, msgspec.json.encode(self.out), {}, self._left_out)
 
     def _add_sampling(self, target: Target) -> None:
-        body, limit = self._body, self._body.max_completion_tokens
-        limit = body.max_tokens if limit is None else limit
-        if limit is not None and target.max_output:
-            # More than the model can say would be a 400, and means the same as all it can say.
-            limit = min(limit, target.max_output)
+        body, limit = self._body, limit_of(self._body, target)
         given = {
             "temperature": body.temperature,
             "topP": body.top_p,
             "topK": body.top_k,
-            "maxOutputTokens": None if limit is None else int(limit),
+            "maxOutputTokens": limit,
             # Gemini's seeds are 32 bits wide; the same seed stays the same.
             "seed": None if body.seed is None else body.seed & _MAX_SEED,
-            "candidateCount": self._answers(),
-            "stopSequences": self._stops(),
+            "candidateCount": int(body.n) if body.n and body.n > 1 else None,
+            "stopSequences": stops_of(body, self.dropped, most=_MAX_STOPS) or None,
         }
         self.config |= {name: value for name, value in given.items() if value is not None}
         penalties = {"presencePenalty": body.presence_penalty, "frequencyPenalty": body.frequency_penalty}
         for name, value in penalties.items():
-            if value and self._rules.penalties:
+            if value and (self._rules.penalties or target.forward):
                 self.config[name] = value
             elif value:
                 self.dropped.append("presence_penalty" if name == "presencePenalty" else "frequency_penalty")
-
-    def _answers(self) -> int | None:
-        count = int(self._body.n or 1)
-        if count > _MAX_ANSWERS:
-            raise not_sent(f"Gemini gives at most {_MAX_ANSWERS} answers per request", "n")
-        return count if count > 1 else None
-
-    def _stops(self) -> list[str] | None:
-        stop = [self._body.stop] if isinstance(self._body.stop, str) else self._body.stop or []
-        if len(stop) > _MAX_STOPS:
-            raise invalid(f"at most {_MAX_STOPS} stop sequences are allowed", "stop")
-        return [text for text in stop if text] or None
 
     def _add_logprobs(self) -> None:
         if self._body.logprobs:
@@ -219,7 +176,7 @@ class _Draft:
         if schema is not None:
             self.config["responseJsonSchema"] = schema
 
-    def _schema(self, wanted: _ResponseFormat) -> msgspec.Raw | dict[str, Any] | None:
+    def _schema(self, wanted: ResponseFormat) -> msgspec.Raw | dict[str, Any] | None:
         """Return the schema of the answer, None when the client gave none."""
         given = wanted.json_schema
         if given is None or isinstance(given.schema, msgspec.UnsetType) or given.schema in NOTHING:
@@ -230,11 +187,11 @@ class _Draft:
         found = msgspec.json.decode(schema, type=dict[str, msgspec.Raw]) if isinstance(schema, msgspec.Raw) else schema
         return {"description": given.description, **found}
 
-    def _add_tier(self, source: str) -> None:
+    def _add_tier(self, surface: str) -> None:
         tier = self._body.service_tier
         if tier is None or tier in _DEFAULT_TIERS:
             return
-        if tier in _TIERS and source.startswith("gemini/"):
+        if tier in _TIERS and surface == "gemini":
             self.out["serviceTier"] = _TIERS[tier]
         else:
             self.dropped.append("service_tier")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._gemini.media import invalid
+from adapters._chat.request import invalid
 
 _REFUSED: Final = frozenset({"exclusiveMinimum", "exclusiveMaximum", "format"})
 _USELESS: Final = frozenset({"$schema", "$id", "$comment", "title", "examples", "discriminator", "strict"})

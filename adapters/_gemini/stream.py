@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters._chat.reasoning import Step
 from adapters._gemini.faults import fault_inside
 from adapters._gemini.reply import (
     Answer,
@@ -25,15 +26,17 @@ from proxy.wire import ChatRequest, Usage
 
 # An error between the events comes as bare JSON; more than this of it is not kept.
 _MAX_STRAY: Final = 64 * 1024
+_SILENCE: Final = Step()
 
 
 class _Choice:
-    """One candidate: how many calls it has made, and its last reason to stop."""
+    """One candidate: how many calls it has made, in how many parts, and its last reason to stop."""
 
-    __slots__ = ("called", "reason")
+    __slots__ = ("called", "parts", "reason")
 
     def __init__(self) -> None:
         self.called = 0
+        self.parts = 0
         self.reason: str | int | None = None
 
     @property
@@ -43,14 +46,9 @@ class _Choice:
 
 
 class _Chunks(wire.ChunkWriter):
-    """A writer that also knows logprobs, and the tokens of sound."""
+    """A writer that also knows the tokens of sound."""
 
     __slots__ = ()
-
-    def step(self, delta: wire.Delta, index: int, logprobs: dict[str, Any] | None) -> bytes:
-        """Return one event with one choice."""
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        return self._head + b',"choices":[' + msgspec.json.encode(choice) + b"]" + self._usage_null
 
     def counts(self, counts: Counts) -> bytes:
         """Return the event that ends a stream whose client asked for its usage."""
@@ -65,6 +63,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._target = target
         self._names = Names(request, target, surface)
@@ -111,6 +110,7 @@ class Stream:
         answer = _decode(event.data)
         if answer.response_id:
             self._response_id = answer.response_id
+        self.model = answer.model_version or self.model
         for number, candidate in enumerate(answer.candidates or ()):
             self._continue(number if candidate.index is None else candidate.index, candidate, answer)
         if answer.blocked:
@@ -147,26 +147,31 @@ class Stream:
         choice = self._open(index, answer)
         logprobs = openai_logprobs(candidate.logprobs_result)
         for part in candidate.parts:
+            call = None
+            delta = Step()
             if part.function_call is not None:
                 call = self._names.call(part, choice.called, self._response_id)
                 call.index = choice.called
                 choice.called += 1
-                delta = wire.Delta(tool_calls=[call])
-            elif not part.text:
-                continue
-            elif part.thought:
-                delta = wire.Delta(reasoning_content=part.text)
-            else:
-                delta = wire.Delta(content=part.text)
-            self._say(delta, index, logprobs)
-            logprobs = None
+                delta.tool_calls = [call]
+            elif part.text and part.thought:
+                delta.reasoning_content = part.text
+            elif part.text:
+                delta.content = part.text
+            detail = self._names.detail(part, choice.parts, call)
+            choice.parts += 1
+            if detail is not None:
+                delta.reasoning_details = [detail]
+            if delta != _SILENCE:
+                self._say(delta, index, logprobs)
+                logprobs = None
         if logprobs is not None:
             self._say(wire.Delta(content=""), index, logprobs)
         if candidate.finish_reason is not None:
             choice.reason = candidate.finish_reason
 
     def _say(self, delta: wire.Delta, index: int, logprobs: dict[str, Any] | None) -> None:
-        self._out.append(self._chunks().step(delta, index, logprobs))
+        self._out.append(self._chunks().delta(delta, None, index, logprobs))
         self.started = True
 
     def _settle(self) -> None:

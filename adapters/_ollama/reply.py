@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters._chat.chunks import plain
+from adapters._chat.chunks import logprob, plain
 from proxy import wire
 from proxy.adapter import Reply, Target
 from proxy.classify import Fault, classify, fault_of, status_in
@@ -41,6 +41,14 @@ class Said(msgspec.Struct):
     tool_calls: list[Call] | None = None
 
 
+class Token(msgspec.Struct):
+    """A token of the answer, and those that might have been."""
+
+    token: str = ""
+    logprob: float = -9999.0
+    top_logprobs: list["Token"] | None = None
+
+
 class Line(msgspec.Struct):
     """A line of a stream, or a complete answer. Counts of 0 are left out."""
 
@@ -52,6 +60,7 @@ class Line(msgspec.Struct):
     prompt_eval_count: Number | None = None
     eval_count: Number | None = None
     error: Any = None
+    logprobs: list[Token] | None = None
 
 
 _line: Final = msgspec.json.Decoder(Line)
@@ -59,7 +68,7 @@ _line: Final = msgspec.json.Decoder(Line)
 
 def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
-    answer = decode(body)
+    answer = decode(body, "upstream_invalid_response")
     if answer.message is None or not answer.done:
         raise UnavailableError("the upstream's answer is no message", code="upstream_invalid_response")
     said = answer.message
@@ -81,16 +90,17 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         message=message,
         finish=finish,
         usage=usage,
+        logprobs=logprobs_of(answer),
     )
-    return Reply(encoded, usage, finish)
+    return Reply(encoded, usage, finish, answer.model)
 
 
-def decode(line: bytes) -> Line:
-    """Return the line. Raises UpstreamError for an error in it, or when it is none of Ollama's."""
+def decode(line: bytes, code: str = "upstream_invalid_event") -> Line:
+    """Return the line. Raises UpstreamError for an error in it, or with `code` when it is none of Ollama's."""
     try:
         found = _line.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UnavailableError("the upstream sent a line that is not valid", code="upstream_invalid_event") from None
+        raise UnavailableError("the upstream sent a line that is not valid", code=code) from None
     if found.error is not None:
         raise _fault_in(line)
     return found
@@ -111,9 +121,25 @@ def calls_in(said: Said, request: ChatRequest, first: int) -> list[tuple[str, st
         function = call.function or Function()
         # A value that was not decoded has not been checked for UTF-8 either.
         arguments = bytes(function.arguments).decode(errors="replace")
+        if arguments.startswith('"'):  # some models' templates give text, as OpenAI's do
+            arguments = str(msgspec.json.decode(arguments))
         id = plain(call.id) or f"call_{zlib.crc32(request.raw):08x}_{index}"
         calls.append((id, plain(function.name), "{}" if arguments == "null" else arguments))
     return calls
+
+
+def logprobs_of(line: Line) -> dict[str, Any] | None:
+    """Return OpenAI's logprobs object; None for none."""
+    if not line.logprobs:
+        return None
+    content = [
+        {
+            **logprob(one.token, one.logprob),
+            "top_logprobs": [logprob(other.token, other.logprob) for other in one.top_logprobs or ()],
+        }
+        for one in line.logprobs
+    ]
+    return {"content": content, "refusal": None}
 
 
 def id_of(line: Line, request: ChatRequest) -> str:

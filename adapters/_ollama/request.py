@@ -37,6 +37,8 @@ class _Body(Chat, kw_only=True):
     num_ctx: int | None = None
     options: dict[str, msgspec.Raw] | None = None
     think: MaybeRaw = UNSET
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     keep_alive: MaybeRaw = UNSET
 
 
@@ -87,19 +89,22 @@ def render(request: ChatRequest, target: Target) -> Rendered:
     wanted = format_of(body)
     if wanted is not None:
         out["format"] = wanted.schema or "json"
-    options = _options(body, target)
+    options = _options(body, target, dropped)
     if options:
         out["options"] = options
     if body.keep_alive is not UNSET:
         out["keep_alive"] = body.keep_alive
+    if body.logprobs:
+        out |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
     _add_thinking(body, out, dropped)
-    return Rendered("/api/chat", msgspec.json.encode(out), {}, tuple(dropped), json_lines=True)
+    left_out = dropped.settled(out, target)
+    return Rendered("/api/chat", msgspec.json.encode(out), {}, left_out, json_lines=True)
 
 
-def _options(body: _Body, target: Target) -> dict[str, Any]:
+def _options(body: _Body, target: Target, dropped: list[str]) -> dict[str, Any]:
     given = {name: getattr(body, name) for name in _OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    limit, stops = limit_of(body, target), stops_of(body)
+    limit, stops = limit_of(body, target), stops_of(body, dropped)
     if limit is not None:
         options["num_predict"] = limit
     if stops:
@@ -145,7 +150,7 @@ def _add_calls(turn: Turn, message: Message, where: str, names: dict[str, str]) 
     if message.reasoning_content:
         turn["thinking"] = message.reasoning_content
     calls = []
-    for call_id, called in calls_of(message, where, LANGUAGE):
+    for call_id, called, _ in calls_of(message, where, LANGUAGE):
         names[call_id] = called.name
         calls.append({"id": call_id, "function": {"name": called.name, "arguments": arguments_of(called)}})
     if calls:

@@ -5,8 +5,8 @@ the last line has `done` and the counts.
 """
 
 from adapters._chat.chunks import Chunks, plain
-from adapters._ollama.reply import Said, calls_in, decode, finish_of, id_of, usage_of
-from proxy import sse
+from adapters._ollama.reply import Said, calls_in, decode, finish_of, id_of, logprobs_of, usage_of
+from proxy import sse, wire
 from proxy.adapter import Target
 from proxy.wire import ChatRequest
 
@@ -35,10 +35,13 @@ class Stream(Chunks):
         if self._writer is None:
             self._opened(id_of(line, self._request), line.model)
         self._say_thought(plain(said.thinking))
-        self._say_text(plain(said.content))
+        text, logprobs = plain(said.content), logprobs_of(line)
+        if text or logprobs is not None:
+            self._say(wire.Delta(content=text), logprobs)
         for id, name, arguments in calls_in(said, self._request, self.called):
             self._say_call(id, name, arguments)
         if line.done:
+            self.model = line.model
             self.usage = self.told = usage_of(line)
             self.done = True
             self._stop(finish_of(line, called=self.called > 0))

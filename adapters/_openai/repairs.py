@@ -9,12 +9,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from adapters._openai.calls import Calls
-from adapters._openai.opened import Fields, Opened, fill, raw, raw_object
+from adapters._openai.opened import Fields, Opened, fill, raw, raw_list, raw_object
 from adapters._openai.shape import EMPTY, NULL, UNREADABLE
 from proxy.wire import ChatRequest
 
 # By quirk, what a provider calls `reasoning_content`.
 REASONING: Final = {"reasoning": "reasoning", "reasoning_text": "reasoning_text"}
+_CITED: Final = frozenset({"start_index", "end_index", "title", "url"})
 _TIERS: Final = frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"scale"', b'"priority"', b'"fast"'})
 
 
@@ -146,6 +147,25 @@ def _blanks(opened: Opened, memory: Memory) -> bool:
     return changed
 
 
+def _annotations(opened: Opened, memory: Memory) -> bool:
+    """Move annotations that OpenAI's types do not know to `other_annotations`: files (OpenRouter), bare addresses."""
+    changed = False
+    for said in opened.said if opened.whole else ():
+        listed = said.get("annotations", NULL)
+        found = raw_list.decode(listed) if listed not in EMPTY else []
+        odd = [one for one in found if not _is_citation(one)]
+        if odd:
+            said["annotations"] = raw([one for one in found if _is_citation(one)])
+            said["other_annotations"] = raw(odd)
+            changed = True
+    return changed
+
+
+def _is_citation(annotation: Fields) -> bool:
+    cited = annotation.get("url_citation", NULL)
+    return cited not in EMPTY and raw_object.decode(cited).keys() >= _CITED
+
+
 def _calls(opened: Opened, memory: Memory) -> bool:
     return memory.calls.mend(opened)
 
@@ -166,6 +186,7 @@ QUIRKS: Final = {
     "tool_calls": CALLS,
     "service_tier": Repair((b'"service_tier"',), _tier),
     "logprobs": Repair((b'"logprobs"',), _logprobs),
+    "annotations": Repair((b'"annotations"',), _annotations),
     "blank_fields": Repair((b'"function_call"', b'"audio"'), _blanks),
 }
 

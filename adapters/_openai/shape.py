@@ -46,6 +46,13 @@ class Body(msgspec.Struct):
     choices: list[Choice] | None = None
     usage: msgspec.Raw = NULL
     error: msgspec.Raw = NULL
+    model: msgspec.Raw = NULL
+
+    @property
+    def name(self) -> str | None:
+        """Return what the upstream calls the model; None when it does not say."""
+        found = msgspec.json.decode(self.model)
+        return (found or None) if isinstance(found, str) else None
 
 
 _body: Final = msgspec.json.Decoder(Body)
@@ -67,7 +74,7 @@ def raise_error(found: Body) -> None:
     for choice in found.choices or ():
         if choice.error != NULL:
             raw = choice.error
-    if raw in EMPTY:
+    if raw is NULL or raw in EMPTY:
         return
     try:
         error: Any = msgspec.json.decode(raw)

@@ -4,6 +4,7 @@ Events are forwarded as they came unless something about them is odd, which the 
 shows; only then are they taken apart (`repairs`).
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -18,6 +19,9 @@ from proxy.adapter import Target, each, last_events
 from proxy.wire import ChatRequest, Usage
 
 _encode: Final = msgspec.json.encode
+# Text in JSON that needs no look: nothing escaped, nothing beyond ASCII.
+_PLAIN: Final = re.compile(rb"[ !#-\[\]-~]*+")
+_TEXT: Final = re.compile(rb'"content": ?"([ !#-\[\]-~]*+)"')
 # Quirks that concern the order of events and not one event.
 EARLY: Final = "early_finish"
 STOP: Final = "stop_with_calls"
@@ -32,6 +36,7 @@ class Stream:
         self.finish: str | None = None
         self.done = False
         self.usage: Usage | None = None
+        self.model: str | None = None
         self._request = request
         self._quirks = target.quirks
         self._repairs = repairs.of(target.quirks)
@@ -43,10 +48,28 @@ class Stream:
         self._usage_chunk = b""
         self._called_tools = False
         self._sample = b""
+        self._alike: tuple[bytes, bytes] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Return the events completed by `data`."""
-        return each(self._sse.feed(data), self._event)
+        """Return the events completed by `data`.
+
+        An event that differs from the last one in its plain text alone has been judged: same bytes, same verdict.
+        Without this an event of a spaced stream costs 1.3 times as much (`loadtests/README.md`).
+        """
+        if self._alike is not None:
+            before, behind = self._alike
+            if data.startswith(before) and data.endswith(behind):
+                words = _PLAIN.match(data, len(before))
+                if words is not None and words.end() == len(data) - len(behind):
+                    return data
+            self._alike = None
+        events = self._sse.feed(data)
+        if len(events) != 1:
+            return each(events, self._event)
+        out = self._event(events[0])
+        if out == data and self.started and not self._closed and not self._repairs:
+            self._alike = _around_text(data)
+        return out
 
     def close(self) -> bytes:
         """Return the missing finish chunk, the usage chunk if asked for, and `[DONE]`."""
@@ -69,6 +92,8 @@ class Stream:
         chunk = decode(data, "upstream_invalid_event")
         if event.name == b"error" and chunk.error == NULL:
             chunk.error = msgspec.Raw(data)
+        if chunk.error != NULL and chunk.usage != NULL:
+            self._hold_usage(chunk, data)  # what broke off is on the bill all the same (OpenRouter)
         raise_error(chunk)
         return self._chunk(chunk, data)
 
@@ -151,7 +176,7 @@ class Stream:
         usage = usage_of(chunk.usage, self._quirks)
         if usage is None:
             return data
-        self.usage = usage
+        self.usage, self.model = usage, chunk.name
         if chunk.choices == []:
             self._usage_chunk = data
             return data
@@ -183,3 +208,11 @@ class Stream:
             }
         )
         return sse.frame(splice.set_value(sample, b"choices", _encode(choices)))
+
+
+def _around_text(event: bytes) -> tuple[bytes, bytes] | None:
+    """Return what stands before and behind the only text of an event; None when that is not plain to see."""
+    found = _TEXT.search(event)
+    if found is None or event.count(b'"content"') != 1:
+        return None
+    return event[: found.start(1)], event[found.end(1) :]

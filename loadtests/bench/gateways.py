@@ -80,10 +80,12 @@ class Ports(NamedTuple):
 
 
 class Gateway(NamedTuple):
-    """A row of the tables. `command` writes what it needs to a directory and returns how to start it, None: nothing."""
+    """A row of the tables. `command` writes what it needs to a directory, for an upstream that an adapter of that
+    name speaks with, and returns how to start it; None: nothing.
+    """
 
     name: str
-    command: Callable[[Path, Ports, bool], list[str]] | None
+    command: Callable[[Path, Ports, str], list[str]] | None
     translates: bool = False
     most_conns: int | None = None
     start_s: float = 20.0
@@ -97,10 +99,9 @@ def direct() -> Gateway:
 def sidecar(name: str, python: str) -> Gateway:
     """Return this checkout, run by the interpreter `python`."""
 
-    def command(directory: Path, ports: Ports, translated: bool) -> list[str]:
+    def command(directory: Path, ports: Ports, adapter: str) -> list[str]:
         policies = directory / "policies"
         policies.mkdir()
-        adapter = "anthropic" if translated else "openai"
         (policies / "catalog.toml").write_text(_CATALOG.format(adapter=adapter, upstream=ports.upstream))
         (policies / "bench.toml").write_text(_POLICY)
         return [python, "-m", "proxy", "serve", "--port", str(ports.gateway), "--policies", str(policies)]
@@ -147,7 +148,7 @@ def _facts(python: str) -> tuple[str, str]:
 def nginx(program: str) -> Gateway:
     """Return nginx: one worker, kept connections to the upstream, no buffering of answers."""
 
-    def command(directory: Path, ports: Ports, _translated: bool) -> list[str]:
+    def command(directory: Path, ports: Ports, _adapter: str) -> list[str]:
         file = directory / "nginx.conf"
         file.write_text(_NGINX.format(here=directory, port=ports.gateway, upstream=ports.upstream))
         return [program, "-p", str(directory), "-c", str(file), "-g", "daemon off;"]
@@ -176,7 +177,7 @@ def litellm() -> tuple[Gateway, str]:
         if done.returncode != 0:
             raise RuntimeError(f"LiteLLM could not be installed: {done.stderr[-800:]}")
 
-    def command_of(directory: Path, ports: Ports, _translated: bool) -> list[str]:
+    def command_of(directory: Path, ports: Ports, _adapter: str) -> list[str]:
         config = directory / "litellm.yaml"
         config.write_text(_LITELLM_CONFIG.format(upstream=ports.upstream))
         where = ["--host", "127.0.0.1", "--port", str(ports.gateway), "--num_workers", "1", "--telemetry", "False"]

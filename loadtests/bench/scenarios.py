@@ -6,6 +6,7 @@ Connections ask again as soon as they have their answer. Streams have 64 events 
 from typing import Final, Literal, NamedTuple
 
 EVENTS: Final = 64
+TRANSLATED: Final = ("anthropic", "gemini", "bedrock", "cohere", "ollama", "responses")
 Unit = Literal["request", "event"]
 Timing = Literal["latency", "added", "ttft", "delay"]
 
@@ -20,11 +21,16 @@ class Scenario(NamedTuple):
     gap_ms: float = 0.0
     size: int = 1_200
     stream: bool = False
-    translated: bool = False
+    adapter: str = "openai"
     timings: tuple[Timing, ...] = ()
     warm_conns: int | None = None
     # Whether each connection is kept busy, so that its memory is worth a figure.
     memory: bool = False
+
+    @property
+    def translated(self) -> bool:
+        """Return whether the upstream speaks another language than the client."""
+        return self.adapter != "openai"
 
     @property
     def unit(self) -> Unit:
@@ -56,5 +62,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         warm_conns=16,
         memory=True,
     ),
-    "translated": Scenario("64 streams, saturated, translated", 64, 4, stream=True, translated=True),
+    **{f"c64_{name}": Scenario(f"64 connections, {name}", 64, 3, adapter=name) for name in TRANSLATED},
+    **{
+        f"stream64_{name}": Scenario(f"64 streams, saturated, {name}", 64, 3, stream=True, adapter=name)
+        for name in TRANSLATED
+    },
 }

@@ -13,7 +13,9 @@ from loadtests.report import table
 
 # By scenario and gateway, a trial for each round.
 Trials = Mapping[tuple[str, str], Sequence[Trial]]
-_OWN: Final = "stream64"
+# What a translating scenario is put beside.
+_OWN: Final = "c64"
+_OWN_STREAM: Final = "stream64"
 
 
 def tables(trials: Trials) -> str:
@@ -103,7 +105,8 @@ def _timing(timing: str, which: str) -> Callable[[Trial], float]:
 
 def _ratios(trials: Trials, scenario: str, gateway: str, figure: Callable[[Trial], float]) -> list[float]:
     """Return `figure` over nginx's, round by round; for what nginx cannot do, over our own pass-through."""
-    beside = (_OWN, gateway) if SCENARIOS[scenario].translated else (scenario, NGINX)
+    own = _OWN_STREAM if SCENARIOS[scenario].stream else _OWN
+    beside = (own, gateway) if SCENARIOS[scenario].translated else (scenario, NGINX)
     if gateway == DIRECT or beside not in trials:
         return []
     pairs = zip(trials[scenario, gateway], trials[beside], strict=True)

@@ -99,7 +99,7 @@ def _subject(bench: Bench, gateway: Gateway, scenario: Scenario, upstream: Subje
         return
     directory, port = upstream.log.parent, free_port()
     log = directory / "gateway.log"
-    command = gateway.command(directory, Ports(upstream.port, port), scenario.translated)
+    command = gateway.command(directory, Ports(upstream.port, port), scenario.adapter)
     began = time.monotonic()
     with running(command, bench.cores.gateway, log) as child:
         while not _answers(port):

@@ -1,4 +1,4 @@
-// A very cheap fake provider on loopback: OpenAI chat completions, Anthropic messages. It says what it was asked.
+// A very cheap fake provider on loopback, in seven wire languages, told apart by the path. It says what it was asked.
 //
 //   upstream [lat=MS] [gap=MS] [events=N] [damage=KIND] [every=N]      prints its port, runs until it is ended
 //
@@ -11,9 +11,17 @@
 enum { MOST_BODY = 4 << 20, BACKLOG = 4096, EVENTS_MIN = 6 };
 enum { READING, WAITING, STREAMING, ENDING };
 
+struct Conn;
+// A wire language: which paths are asked (`streams`: what only a stream's has, NULL: the body says so), and its words.
+typedef struct {
+  const char *path, *streams, *kind, *answer;
+  int (*event)(const struct Conn *c, int i, char *to, size_t room);
+} Language;
+
 typedef struct Conn {
   int fd, state, next_event;
-  bool stream, anthropic, spoilt, blocked, dead, timed;
+  bool stream, spoilt, blocked, dead, timed;
+  const Language *language;
   Buffer in, out;
   size_t sent;
   char first[NONCE_LEN + 1], last[NONCE_LEN + 1];
@@ -85,8 +93,7 @@ static void complete(Conn *c) {
     whole(c, 500, "Internal Server Error", "{\"error\":{\"message\":\"spoilt\"}}");
     return;
   }
-  snprintf(body, sizeof body, c->anthropic ? ANTHROPIC_ANSWER : OPENAI_ANSWER, nonce(c), c->last,
-           (unsigned long long)c->asked_ns, stamp(), tail);
+  snprintf(body, sizeof body, c->language->answer, nonce(c), c->last, (unsigned long long)c->asked_ns, stamp(), tail);
   whole(c, 200, "OK", body);
   if (spoil(c, "cut")) c->out.len -= 100;
   if (spoil(c, "cut") || spoil(c, "short")) c->state = ENDING;
@@ -124,6 +131,107 @@ static int anthropic_event(const Conn *c, int i, char *to, size_t room) {
   return 0;
 }
 
+// Responses: what comes before the first word is one event here.
+static int responses_event(const Conn *c, int i, char *to, size_t room) {
+  int words = opt.events - 3;
+  if (i == 0) return snprintf(to, room, RESPONSES_START);
+  if (i <= words) return snprintf(to, room, RESPONSES_WORD, word_number(c, i), word_nonce(c, i), stamp());
+  if (i == words + 1 && !spoil(c, "finish")) return snprintf(to, room, RESPONSES_FINISH, words, words + 212);
+  return 0;
+}
+
+// Gemini: every event is an answer of its own, and the last one has the reason why it is the last.
+static int gemini_event(const Conn *c, int i, char *to, size_t room) {
+  int words = opt.events - 3, said = i + 1;
+  const char *reason = spoil(c, "finish") ? "null" : "\"STOP\"";
+  if (i < words)
+    return snprintf(to, room, GEMINI_WORD, word_number(c, said), word_nonce(c, said), stamp(), said, said + 212);
+  if (i == words) return snprintf(to, room, GEMINI_FINISH, reason, words, words + 212);
+  return 0;
+}
+
+// Cohere: what comes before the first word is one event here.
+static int cohere_event(const Conn *c, int i, char *to, size_t room) {
+  int words = opt.events - 3;
+  if (i == 0) return snprintf(to, room, COHERE_START);
+  if (i <= words) return snprintf(to, room, COHERE_WORD, word_number(c, i), word_nonce(c, i), stamp());
+  if (i == words + 1 && !spoil(c, "finish")) return snprintf(to, room, COHERE_FINISH, words, words);
+  return 0;
+}
+
+// Ollama: JSON lines.
+static int ollama_event(const Conn *c, int i, char *to, size_t room) {
+  int words = opt.events - 3;
+  if (i < words) return snprintf(to, room, OLLAMA_WORD, word_number(c, i + 1), word_nonce(c, i + 1), stamp());
+  if (i == words) return snprintf(to, room, OLLAMA_FINISH, spoil(c, "finish") ? "false" : "true", words);
+  return 0;
+}
+
+static uint32_t crc32(const unsigned char *at, size_t n) {
+  static uint32_t table[256];
+  uint32_t sum = 0xffffffffu;
+  for (uint32_t i = 0; table[255] == 0 && i < 256; i++) {
+    uint32_t bits = i;
+    for (int k = 0; k < 8; k++) bits = bits >> 1 ^ (bits & 1 ? 0xedb88320u : 0);
+    table[i] = bits;
+  }
+  while (n--) sum = sum >> 8 ^ table[(sum ^ *at++) & 255];
+  return ~sum;
+}
+
+static void big_endian(char *to, uint32_t number) {
+  for (int k = 0; k < 4; k++) to[k] = (char)(number >> (24 - 8 * k));
+}
+
+static int name_and_text(char *to, const char *name, const char *text) {
+  size_t n = strlen(name), k = strlen(text);
+  to[0] = (char)n;
+  memcpy(to + 1, name, n);
+  to[n + 1] = 7;  // a string
+  to[n + 2] = (char)(k >> 8);
+  to[n + 3] = (char)k;
+  memcpy(to + n + 4, text, k);
+  return (int)(n + 4 + k);
+}
+
+// Writes one message of an AWS event stream: lengths and their checksum, headers, payload, checksum of it all.
+static int message(char *to, const char *kind, const char *payload, size_t n) {
+  int at = 12;
+  at += name_and_text(to + at, ":event-type", kind);
+  at += name_and_text(to + at, ":content-type", "application/json");
+  at += name_and_text(to + at, ":message-type", "event");
+  memcpy(to + at, payload, n);
+  big_endian(to, (uint32_t)at + (uint32_t)n + 4);
+  big_endian(to + 4, (uint32_t)at - 12);
+  big_endian(to + 8, crc32((unsigned char *)to, 8));
+  at += (int)n;
+  big_endian(to + at, crc32((unsigned char *)to, (size_t)at));
+  return at + 4;
+}
+
+static int bedrock_event(const Conn *c, int i, char *to, size_t room) {
+  char payload[512];
+  size_t most = sizeof payload;
+  int words = opt.events - 3, n = 0;
+  const char *kind = i == 0 ? "messageStart" : i <= words ? "contentBlockDelta" : "messageStop";
+  if (i == words + 2) kind = "metadata";
+  if (i == 0) n = snprintf(payload, most, BEDROCK_START);
+  else if (i <= words) n = snprintf(payload, most, BEDROCK_WORD, word_number(c, i), word_nonce(c, i), stamp());
+  else if (i == words + 1 && !spoil(c, "finish")) n = snprintf(payload, most, BEDROCK_FINISH);
+  else if (i == words + 2) n = snprintf(payload, most, BEDROCK_USAGE, words, words + 212);
+  return n && room > (size_t)n + 128 ? message(to, kind, payload, (size_t)n) : 0;
+}
+
+static const Language LANGUAGES[] = {
+  {"/responses ", NULL, "text/event-stream; charset=utf-8", RESPONSES_ANSWER, responses_event},
+  {"/messages ", NULL, "text/event-stream; charset=utf-8", ANTHROPIC_ANSWER, anthropic_event},
+  {"enerateContent", ":streamGenerateContent", "text/event-stream", GEMINI_ANSWER, gemini_event},
+  {"/converse", "/converse-stream", "application/vnd.amazon.eventstream", BEDROCK_ANSWER, bedrock_event},
+  {"/api/chat ", NULL, "application/x-ndjson", OLLAMA_ANSWER, ollama_event},
+  {"/chat ", NULL, "text/event-stream", COHERE_ANSWER, cohere_event},
+  {"", NULL, "text/event-stream; charset=utf-8", OPENAI_ANSWER, openai_event},  // every other path
+};
+
 // Puts the next event into `out`. Returns whether there was one; the end of the framing stands behind the last.
 static bool next_event(Conn *c) {
   char event[1024], size[16];
@@ -132,7 +240,7 @@ static bool next_event(Conn *c) {
     c->state = ENDING;
     return false;
   }
-  int n = (c->anthropic ? anthropic_event : openai_event)(c, i, event, sizeof event);
+  int n = c->language->event(c, i, event, sizeof event);
   int k = snprintf(size, sizeof size, "%x\r\n", (unsigned)n);
   put(&c->out, size, (size_t)k);
   put(&c->out, event, (size_t)n);
@@ -187,8 +295,8 @@ static void answer(Conn *c) {
     complete(c);
   } else {
     char head[1024];
-    int n = snprintf(head, sizeof head, HEAD "Content-Type: text/event-stream; charset=utf-8\r\n"
-                     "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n", 200, "OK");
+    int n = snprintf(head, sizeof head, HEAD "Content-Type: %s\r\n"
+                     "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n", 200, "OK", c->language->kind);
     put(&c->out, head, (size_t)n);
     c->state = STREAMING;
     c->next_event = 0;
@@ -209,8 +317,11 @@ static void note_nonces(Conn *c, const char *body, const char *end) {
 static void ask(Conn *c, const char *body, const char *end) {
   const char *line_end = memchr(c->in.at, '\r', c->in.len);
   size_t line = (size_t)(line_end - c->in.at), n = (size_t)(end - body);
-  c->anthropic = memmem(c->in.at, line, "/messages ", 10) != NULL;
-  c->stream = memmem(body, n, "\"stream\":true", 13) || memmem(body, n, "\"stream\": true", 14);
+  const Language *spoken = LANGUAGES;
+  while (memmem(c->in.at, line, spoken->path, strlen(spoken->path)) == NULL) spoken++;
+  c->language = spoken;
+  if (spoken->streams) c->stream = memmem(c->in.at, line, spoken->streams, strlen(spoken->streams)) != NULL;
+  else c->stream = memmem(body, n, "\"stream\":true", 13) || memmem(body, n, "\"stream\": true", 14);
   note_nonces(c, body, end);
   c->asked_ns = now_ns();
   c->state = WAITING;

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from loadtests.reliability.bounds import bounds
 from loadtests.reliability.endings import drain, leave
 from loadtests.reliability.faults import faults
 from loadtests.reliability.figure import Figure, Line, Settings, exit_code, render
@@ -40,6 +41,7 @@ FIGURES: Final = (
     Figure("L10", "500 clients leave at once", leave),
     Figure("L11", "three times what may be in flight", overload),
     Figure("L13", "L1 with requests of 1 MiB", large_bodies),
+    Figure("bounds", "F1, F23 and F36: what a fault may take", bounds),
 )
 
 

@@ -191,8 +191,9 @@ def _through_litellm(settings: Settings) -> list[Line]:
         return []
     count = settings.count(_LITELLM_COUNT, 50)
     with TemporaryDirectory() as name, upstream(Path(name)) as up:
-        port, version = free_port(), _version(environment)
-        with Process(_command(environment, Path(name), up, port), Path(name) / "litellm.log") as process:
+        port, version = free_port(), litellm_version(environment)
+        command = litellm_command(environment, _config(Path(name), up), port)
+        with Process(command, Path(name) / "litellm.log") as process:
             process.wait_ready(f"http://127.0.0.1:{port}/health/liveliness", _LITELLM_START_S)
             up.control("sound", PROVIDERS[-1])
             before = _ask(port, scripts(count), _LITELLM_HANDS, judge_words)
@@ -210,15 +211,21 @@ def _said(line: Line) -> str:
     return f"{line.bar} ({'missed' if line.good is False else 'held'})" if line.bar else ""
 
 
-def _version(environment: Path) -> str:
+def litellm_version(environment: Path) -> str:
+    """Return the version of LiteLLM in a virtual environment."""
     found = sorted((environment / "lib").glob("python*/site-packages/litellm-*.dist-info"))
     return found[-1].name.removeprefix("litellm-").removesuffix(".dist-info") if found else "?"
 
 
-def _command(environment: Path, directory: Path, up: Upstream, port: int) -> list[str]:
+def _config(directory: Path, up: Upstream) -> Path:
     models = [_LITELLM_MODEL.format(model=MODEL, name=name, port=up.port) for name in islice(PROVIDERS, 4)]
     config = directory / "litellm.yaml"
     config.write_text(_LITELLM.format(models="".join(models)))
+    return config
+
+
+def litellm_command(environment: Path, config: Path, port: int) -> list[str]:
+    """Return how to start LiteLLM's proxy."""
     where = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
     # Otherwise it asks the network for prices when it starts.
     program = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True", str(environment / "bin" / "litellm")]

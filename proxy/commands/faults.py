@@ -45,7 +45,8 @@ def _say(line: str) -> None:
 def welcome(base_url: str) -> list[str]:
     """Return what to do with a wall at `base_url`."""
     return [
-        f"llm-sidecar plays faults on {base_url}: /chat/completions (OpenAI) and /messages (Anthropic)",
+        f"llm-sidecar plays faults on {base_url}: /chat/completions and /responses (OpenAI), /messages",
+        "(Anthropic), and at the native paths of Gemini, Bedrock, Cohere and Ollama (docs/faults.md)",
         'ask for model "fault/NAME"; any other model answers what you say. --list shows the names',
         "in a catalog, to be asked for as wall/fault/NAME (with https:// its TLS handshake fails):",
         "    [[provider]]",

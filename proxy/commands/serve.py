@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         drain_delay_s=args.drain_delay,
         drain_timeout_s=args.drain_timeout,
         max_in_flight=args.max_in_flight,
+        ledger=args.ledger,
     )
     try:
         if args.workers > 1:

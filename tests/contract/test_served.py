@@ -1,10 +1,12 @@
 """Recordings through a running sidecar, read by the official SDK with its strict types: what a client really gets.
 
-For the languages that came after the first: the upstream plays a recording whole, in the pieces in which it was
-received, and byte by byte.
+Each provider's recordings are played in turn to one sidecar, whose provider row has the quirks of the shipped catalog:
+whole and in the pieces in which they were received; short streams also byte by byte (`test_contract` does all so).
 """
 
-import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
 from typing import Any, Final
 
 import openai
@@ -12,177 +14,182 @@ import pytest
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from proxy import errors
+from proxy.adapter import load
+from proxy.conform.cases import Case
+from proxy.conform.checks import check_message, check_said, check_told, same, strict
+from proxy.conform.sdk import said_complete, said_streamed
 from tests.conftest import Sidecar, StartSidecar, StartUpstream
 from tests.fake_upstream import FakeUpstream, Play, reply, stream
 
 from . import corpus
-from .corpus import Entry, Golden, Recording
-from .test_contract import BROKEN, ERROR_OF_FILE, ERROR_OF_STATUS, NO_ANSWER, check_said, check_told, used
 
-# The languages, and the paths asked for a complete answer and for a stream.
+# By adapter, the paths asked for a complete answer and for a stream.
 PATHS: Final = {
+    "anthropic": ("/v1/messages", "/v1/messages"),
+    "bedrock": ("/v1/model/m/converse", "/v1/model/m/converse-stream"),
     "cohere": ("/v1/chat", "/v1/chat"),
     "gemini": ("/v1/models/m:generateContent", "/v1/models/m:streamGenerateContent?alt=sse"),
     "ollama": ("/v1/api/chat", "/v1/api/chat"),
+    "openai": ("/v1/chat/completions", "/v1/chat/completions"),
+    "responses": ("/v1/responses", "/v1/responses"),
     "vertex": ("/v1/models/m:generateContent", "/v1/models/m:streamGenerateContent?alt=sse"),
 }
-LANGUAGES: Final = tuple(PATHS)
+# By adapter, the header that has the key, where it is not OpenAI's.
+KEYED: Final = {"anthropic": ("x-api-key", "{}"), "gemini": ("x-goog-api-key", "{}")}
 ASKED: Final[dict[str, Any]] = {"model": "test", "messages": [{"role": "user", "content": "hi"}]}
 STREAMED: Final[dict[str, Any]] = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
 KEY: Final = "the-sidecars-own"
+# Byte by byte, an answer is as many writes.
+_SHORT: Final = 4_000
+# What a client is told of a key that the provider refuses: it is the sidecar's.
+_BAD_GATEWAY: Final = 502
 
 
-def plays(recording: Recording) -> list[Play]:
-    """The recorded answer in three cuts."""
-    body = recording.body
-    cuts = [[body], recording.pieces(), [body[at : at + 1] for at in range(len(body))]]
-    kind = recording.response.headers.get("content-type", "application/json")
-    return [stream(*filter(None, pieces), content_type=kind) for pieces in cuts]
+@cache
+def served() -> dict[str, list[Case]]:
+    """The recordings by adapter and provider."""
+    cases = [corpus.case(entry) for entry in corpus.found()]
+    by_name = sorted(cases, key=lambda case: (case.adapter, case.provider, case.file))
+    return {f"{adapter}-{provider}": list(found) for (adapter, provider), found in groupby(by_name, key=_row)}
 
 
-async def started(entry: Entry, sidecar: StartSidecar, upstream: FakeUpstream) -> Sidecar:
-    """A sidecar in front of what plays a recording."""
-    return await sidecar(upstream, provider={"adapter": entry.adapter, "api_key": "env:KEY"}, environ={"KEY": KEY})
+def _row(case: Case) -> tuple[str, str]:
+    return case.adapter, case.provider
+
+
+def cuts(case: Case) -> Iterator[Play]:
+    """The recorded answer as the network may bring it. A head without its body's length comes with a stream only."""
+    if case.status >= 400:
+        kept = {name.replace("-", "_"): text for name, text in case.headers.items() if name.startswith("x-amzn")}
+        yield reply(case.body, case.status, **kept)
+        return
+    kind = case.headers.get("content-type", "application/json")
+    if not case.stream:
+        yield reply(case.body, content_type=kind)
+        return
+    yield stream(case.body, content_type=kind)
+    yield stream(*case.pieces, content_type=kind)
+    if len(case.body) <= _SHORT:
+        yield stream(*(case.body[at : at + 1] for at in range(len(case.body))), content_type=kind)
 
 
 def client_of(running: Sidecar) -> openai.AsyncOpenAI:
+    """The official SDK, which checks every answer against OpenAI's types."""
     return openai.AsyncOpenAI(
         base_url=running.url, api_key="none", max_retries=0, _strict_response_validation=True
     )  # fmt: skip
 
 
-async def streamed(client: openai.AsyncOpenAI, heard: list[ChatCompletionChunk]) -> None:
-    """Put the chunks of a stream into `heard`, as far as it comes."""
-    async for chunk in await client.chat.completions.create(**STREAMED):
-        heard.append(chunk)  # noqa: PERF401  # what came before an error counts
+class Client:
+    """Asks once and keeps what it hears: chunks or a completion, and the error that it ends in, if any."""
+
+    def __init__(self, sdk: openai.AsyncOpenAI, case: Case) -> None:
+        self.sdk, self.case = sdk, case
+        self.chunks: list[ChatCompletionChunk] = []
+        self.whole: ChatCompletion | None = None
+        self.error: openai.APIError | None = None
+
+    async def ask(self) -> None:
+        """Ask as the recorded client did: for an answer or for a stream."""
+        try:
+            if not self.case.stream:
+                self.whole = await self.sdk.chat.completions.create(**ASKED)
+                return
+            async for chunk in await self.sdk.chat.completions.create(**STREAMED):
+                self.chunks.append(chunk)  # what came before an error counts
+        except openai.APIError as error:
+            self.error = error
+
+    def check(self) -> None:
+        """What was heard is what was recorded."""
+        if self.case.outcome != "answer":
+            self._check_error()
+            return
+        if self.error is not None and self.case.expected.late:
+            check_message(self.case, self.error.message)
+            return
+        assert self.error is None, self.error
+        said = said_streamed(self.chunks) if self.whole is None else said_complete(self.whole)
+        check_said(self.case, said)
+        check_told(self.case, self._usage())
+        told = [chunk.usage is not None for chunk in self.chunks[:-1]]
+        same("chunks with usage before the last", [False] * len(told), told)
+
+    def _usage(self) -> CompletionUsage | None:
+        return self.chunks[-1].usage if self.whole is None else self.whole.usage
+
+    def _check_error(self) -> None:
+        assert self.error is not None, "an error was told as an answer"
+        kind = self.case.expected.kind
+        if kind is None:
+            assert self.error.code in ("upstream_truncated", "upstream_invalid_response", "upstream_interrupted")
+            return
+        check_message(self.case, self.error.message)
+        # A class without a status of its own passes the provider's on.
+        if isinstance(self.error, openai.APIStatusError) and kind not in ("invalid_request", "unavailable"):
+            same("status", errors.BY_KIND[kind].status, self.error.status_code)
+        if self.case.status < 400:
+            said = said_streamed(self.chunks)
+            same("what was said before the error", (self.case.expected.said.text, None), (said.text, said.finish))
 
 
-def timeless(chunk: ChatCompletionChunk) -> dict[str, Any]:
-    """A chunk without what the clock has a part in: its time, and ids that had to be made up."""
-    found = chunk.model_dump(exclude={"created", "id"})
-    for choice in found["choices"]:
-        for call in choice["delta"]["tool_calls"] or ():
-            call["id"] = call["id"] is not None
-    return found
+def check_log(case: Case, line: dict[str, Any]) -> None:
+    """The log counts what is paid for."""
+    if case.expected.late:
+        return  # the usage comes with the error
+    if case.outcome != "answer":
+        assert line["error"]
+        return
+    billed = (line.get("input_tokens"), line.get("output_tokens"))
+    same("tokens in the log", case.expected.billed[:2] if case.expected.billed else (None, None), billed)
 
 
-def check_usage(entry: Entry, golden: Golden, usage: CompletionUsage | None) -> None:
-    """The client is told the recorded usage, and none when none was recorded."""
-    check_told(entry, golden, usage)
-    assert (usage is None) == (not golden.usage)
-    if usage is not None and entry.api == "gemini":
-        assert usage.completion_tokens_details is not None
-        thought = golden.usage.get("thoughtsTokenCount") or 0
-        assert usage.completion_tokens_details.reasoning_tokens == thought
+def check_asked(case: Case, provider: FakeUpstream) -> None:
+    """The provider was asked at its own path, with the sidecar's key where it wants one."""
+    name, value = KEYED.get(case.adapter, ("authorization", "Bearer {}"))
+    for request in provider.requests:
+        assert request.path in PATHS[case.adapter]
+        assert request.headers.get(name) == value.format(KEY)
 
 
-def check_asked(entry: Entry, provider: FakeUpstream) -> None:
-    """The provider was asked at its own path each time, with the sidecar's key where it wants one."""
-    name, value = ("x-goog-api-key", KEY) if entry.adapter == "gemini" else ("authorization", f"Bearer {KEY}")
-    found = [(request.path, request.headers.get(name)) for request in provider.requests]
-    assert found == [(PATHS[str(entry.adapter)][entry.stream], value)] * 3
+# After a failure an upstream rests; here every recording is to be asked for.
+POLICY: Final = 'strategy = "cheapest"\n[fallback]\non = []\nattempts = 1\n'
 
 
-def check_billed(entry: Entry, running: Sidecar, usage: dict[str, Any]) -> None:
-    """The log counts what is paid for, the same for each cut."""
-    expected = corpus.normal_usage(entry.api, usage)[:2] if usage else (None, None)
-    lines = running.log("request")
-    assert [(line.get("input_tokens"), line.get("output_tokens")) for line in lines] == [expected] * 3
+@pytest.mark.parametrize("row", served())
+async def test_a_client_gets_what_was_recorded(row: str, sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Text, reasoning, calls, finish reason, usage and errors are those of the recording, however the network cuts."""
+    cases = [case for case in served()[row] if not case.edited or strict(load(case.adapter), case)]
+    bad = [case for case in cases if case.outcome != "answer"]
+    await _play([case for case in cases if case.outcome == "answer"], sidecar, upstream)
+    for case in bad:
+        await _play([case], sidecar, upstream)
 
 
-@pytest.mark.parametrize("entry", used(adapters=LANGUAGES, ok=True, stream=False))
-async def test_complete_answers(entry: Entry, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """Text, reasoning, calls, finish reason and usage are those of the recording, however the network cut it."""
-    recording, golden = corpus.read(entry), corpus.golden(entry)
-    provider = await upstream(*plays(recording))
-    running = await started(entry, sidecar, provider)
-
-    async with client_of(running) as client:
-        for _ in range(3):
-            found: ChatCompletion = await client.chat.completions.create(**ASKED)
-            check_said(entry, recording, golden, corpus.said_complete(found))
-            check_usage(entry, golden, found.usage)
-
-    check_asked(entry, provider)
-    check_billed(entry, running, golden.usage)
-
-
-@pytest.mark.parametrize("entry", used(adapters=LANGUAGES, ok=True, stream=True))
-async def test_streams(entry: Entry, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """The same of streams, which are the same chunks in each cut; JSON lines become events."""
-    recording, golden = corpus.read(entry), corpus.golden(entry)
-    provider = await upstream(*plays(recording))
-    running = await started(entry, sidecar, provider)
-    said: list[list[dict[str, Any]]] = []
-
-    async with client_of(running) as client:
-        for _ in range(3):
-            heard: list[ChatCompletionChunk] = []
-            await streamed(client, heard)
-            check_said(entry, recording, golden, corpus.said_streamed(heard))
-            check_usage(entry, golden, heard[-1].usage)
-            said.append([timeless(chunk) for chunk in heard])
-
-    assert said[0] == said[1] == said[2]
-    check_asked(entry, provider)
-    check_billed(entry, running, golden.usage)
+async def _play(cases: list[Case], sidecar: StartSidecar, upstream: StartUpstream) -> None:
+    """Play recordings in turn to one sidecar; one that ends in an error has one to itself, as its upstream rests."""
+    plays = [(case, play) for case in cases for play in cuts(case)]
+    if not plays:
+        return
+    first = cases[0]
+    provider = await upstream(*(play for _, play in plays))
+    row = {"adapter": first.adapter, "api_key": "env:KEY", "quirks": sorted(first.quirks)}
+    running = await sidecar(provider, provider=row, environ={"KEY": KEY}, policy=POLICY)
+    async with client_of(running) as sdk:
+        for case, _ in plays if first.outcome == "answer" else plays[:1]:
+            client = Client(sdk, case)
+            await client.ask()
+            try:
+                client.check()
+            except Exception as error:
+                raise AssertionError(f"{case.file}: {error}") from error
+            check_log(case, running.log("request")[-1])
+    check_asked(first, provider)
 
 
-@pytest.mark.parametrize("entry", [one for one in used(adapters=LANGUAGES) if one.values[0].file in BROKEN])
-async def test_errors_inside_a_200(entry: Entry, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """The client hears what was said before the error, then the error, and nothing that looks like an end."""
-    recording, golden = corpus.read(entry), corpus.golden(entry)
-    running = await started(entry, sidecar, await upstream(*plays(recording)))
-
-    async with client_of(running) as client:
-        for _ in range(3):
-            heard: list[ChatCompletionChunk] = []
-            with pytest.raises(openai.APIError) as raised:
-                await streamed(client, heard)
-            assert raised.value.message == golden.error
-            assert corpus.said_streamed(heard) == (golden.text, recording.plan, [], None)
-
-
-@pytest.mark.parametrize("entry", [one for one in used(adapters=LANGUAGES) if one.values[0].file in NO_ANSWER])
-async def test_a_200_without_an_answer(entry: Entry, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """It is an exception of the SDK's, before or after the first words, and the log says the same."""
-    recording = corpus.read(entry)
-    running = await started(entry, sidecar, await upstream(plays(recording)[0]))
-
-    async with client_of(running) as client:
-        with pytest.raises(openai.APIError) as raised:
-            await (streamed(client, []) if entry.stream else client.chat.completions.create(**ASKED))
-
-    # What was cut after the first words has a name of its own.
-    assert raised.value.code in (NO_ANSWER[entry.file], "upstream_interrupted")
-    assert [line["error"] for line in running.log("request")] == [raised.value.code]
-
-
-@pytest.mark.parametrize("entry", [one for one in used(adapters=LANGUAGES) if one.values[0].status >= 400])
-async def test_error_answers(entry: Entry, sidecar: StartSidecar, upstream: StartUpstream) -> None:
-    """An error has its class and the provider's words, complete and streamed alike."""
-    recording, golden = corpus.read(entry), corpus.golden(entry)
-    kind = ERROR_OF_FILE.get(entry.file, ERROR_OF_STATUS[entry.status])
-    running = await started(entry, sidecar, await upstream(reply(recording.body, entry.status)))
-
-    async with client_of(running) as client:
-        with pytest.raises(openai.APIStatusError) as raised:
-            await client.chat.completions.create(**(STREAMED if entry.stream else ASKED))
-
-    # A class without a code of its own leaves room for the provider's word.
-    word = re.search(r'"status":\s*"(\w+)"', recording.response.body)
-    code = kind.code or (word[1].lower() if word else None)
-    assert (raised.value.status_code, raised.value.code) == (kind.status, code)
-    assert golden.error is not None
-    assert golden.error in raised.value.message or len(golden.error) > 500
-    assert [line["kind"] for line in running.log("attempt_failed")] == [kind.kind]
-
-
-def test_no_recording_is_left_out() -> None:
-    """Every recording of these languages is in one of the tests above."""
-    listed = [one.values[0] for one in used(adapters=LANGUAGES)]
-    print({language: sum(entry.adapter == language for entry in listed) for language in LANGUAGES})
-    whole = [len(used(adapters=LANGUAGES, ok=True, stream=stream)) for stream in (False, True)]
-    failed = [one.values[0] for one in used(adapters=LANGUAGES, ok=False)]
-    assert sum(whole) + len(failed) == len(listed)
-    assert all(entry.status >= 400 or entry.file in {*BROKEN, *NO_ANSWER} for entry in failed)
+def test_every_recording_is_served() -> None:
+    """Every recording is in the test above, but for those that somebody changed so that no strict client reads them."""
+    listed = [case for cases in served().values() for case in cases]
+    assert {case.file for case in listed} == {entry.file for entry in corpus.found()}
+    assert len(listed) == len(corpus.found())

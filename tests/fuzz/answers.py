@@ -8,7 +8,7 @@ from zlib import crc32
 import msgspec
 
 from adapters import openai
-from proxy import wire
+from proxy import restream
 from proxy.adapter import Adapter, Target, load, names
 from proxy.classify import classify, fault_of, read_fault, retry_after_s, status_in
 from proxy.errors import KINDS, UpstreamError
@@ -46,7 +46,7 @@ def answer(adapter: Adapter, target: Target, data: bytes, variant: int) -> bool:
         assert all(count >= 0 for count in (reply.usage.input, reply.usage.output, reply.usage.cached))
         float(reply.usage.input + reply.usage.output)  # money is reckoned with it
     try:
-        events = wire.as_stream(reply.body, include_usage=request.include_usage)
+        events = restream.as_stream(reply.body, include_usage=request.include_usage)
     except msgspec.DecodeError:
         return True
     for event in events.split(b"\n\n")[:-2]:

@@ -11,11 +11,11 @@ from openai._streaming import SSEDecoder
 from adapters import openai
 from adapters._bedrock.frames import Frames
 from proxy.adapter import Adapter, StreamParser, Target, load
+from proxy.conform.sdk import chunks as chunks_of
 from proxy.errors import UnavailableError, UpstreamError
 from proxy.sse import DONE, MAX_EVENT, Decoder, Event, frame
 from proxy.wire import ChatRequest, Usage, decode_chat
 from tests.bedrock_words import frame as framed
-from tests.contract import corpus
 
 from . import strict
 from .asked import check_refusal
@@ -133,7 +133,7 @@ def translated(name: str, data: bytes) -> bool:
     chunks_in(told)
     if told.code is not None:
         return False
-    chunks = corpus.chunks(told.out, strict=True)
+    chunks = chunks_of(told.out)
     finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
     roles = [chunk.choices[0].delta.role for chunk in chunks if chunk.choices]
     assert finishes[-1] == told.finish

@@ -6,7 +6,8 @@ from random import Random
 from typing import Final, NamedTuple
 
 from proxy.adapter import load
-from tests.contract import corpus as recordings
+from proxy.conform import recordings
+from tests.contract.corpus import FIXTURES
 
 from . import answers, asked, corpus, files, listener, streams
 from .mutate import mutate
@@ -26,7 +27,7 @@ def _recorded(adapter: str, *, stream: bool, ok: bool = True) -> Callable[[], It
     """Return what reads the repository's recorded answers for an adapter."""
 
     def read() -> Iterable[bytes]:
-        for entry in recordings.entries(recordings.FIXTURES):
+        for entry in recordings.entries(FIXTURES):
             if (entry.adapter, entry.stream, entry.status < 400) == (adapter, stream, ok):
                 yield recordings.read(entry).body
 

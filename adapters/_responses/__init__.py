@@ -1,0 +1,1 @@
+"""The parts of the Responses language; `adapters.responses` puts them together."""
