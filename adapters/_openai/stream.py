@@ -54,7 +54,7 @@ class Stream:
         """Return the events completed by `data`.
 
         An event that differs from the last one in its plain text alone has been judged: same bytes, same verdict.
-        Without this an event of a spaced stream costs 1.3 times as much (`loadtests/README.md`).
+        Without this an event of a spaced stream costs 1.1 times as much (`loadtests/README.md`).
         """
         if self._alike is not None:
             before, behind = self._alike

@@ -56,7 +56,7 @@ def usage_of(raw: msgspec.Raw, quirks: frozenset[str]) -> Usage | None:
     total has xAI's reasoning, which its `completion_tokens` lack, and Mistral's audio, which its `prompt_tokens` lack;
     Gemini's (quirk `thoughts_in_total`) has thoughts that are named nowhere else.
     """
-    # Nearly every answer says no more than OpenAI's does: one look at it saves two, 5 % of a request's instructions.
+    # Nearly every answer says no more than OpenAI's does: one look at it (1.3 us) saves two (4.4 us).
     try:
         told = _plain.decode(raw)
     except msgspec.DecodeError:
