@@ -9,8 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from adapters._anthropic.messages import THOUGHTS
-from adapters._anthropic.request import emulates_schema, original_names
-from adapters._anthropic.tools import ANSWER_TOOL
+from adapters._anthropic.request import names_of
 from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
@@ -86,33 +85,10 @@ class Answer(msgspec.Struct):
 _answer: Final = msgspec.json.Decoder(Answer)
 
 
-class Names:
-    """Tells what a called tool is to the client: one of its own, or the wrapping of a structured answer.
-
-    `emulated` is True when the answer is expected as a call of the answer tool.
-    """
-
-    __slots__ = ("_request", "emulated")
-
-    def __init__(self, request: ChatRequest, target: Target) -> None:
-        self._request = request
-        self.emulated = emulates_schema(request, target)
-
-    def is_answer(self, block: Block) -> bool:
-        """Say whether `block` calls the answer tool."""
-        return self.emulated and block.name == ANSWER_TOOL
-
-    def of(self, block: Block) -> str:
-        """Return the client's name of the called tool."""
-        name = text_of(block.name)
-        # Only a name that had to be changed ends in a checksum; the others need no look at the request.
-        return original_names(self._request).get(name, name) if name[-9:-8] == "_" else name
-
-
 def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
     answer = _decode_answer(body)
-    names = Names(request, target)
+    names = names_of(request, target)
     message = Said()
     texts: list[str] = []
     thoughts: list[str] = []
@@ -125,10 +101,10 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
         elif block.type in THOUGHTS:
             thoughts.append(text_of(block.thinking))
             details.append(thought_of(block).detail(place, target.source))
-        elif block.type == "tool_use" and names.is_answer(block):
+        elif block.type == "tool_use" and names.is_answer(block.name):
             answers.append(json_text(block.input))
         elif block.type == "tool_use":
-            function = wire.Function(names.of(block), json_text(block.input))
+            function = wire.Function(names.of(text_of(block.name)), json_text(block.input))
             calls.append(wire.ToolCall(function, id=text_of(block.id), type="function"))
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message.content = "".join(answers[:1] or texts) or (None if calls else "")

@@ -5,6 +5,7 @@ is refused with `unsent`, so that a chain can go on to a provider that has the w
 """
 
 import re
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from adapters._anthropic.messages import Conversation, legal_name
 from adapters._anthropic.models import accepted_schema, rules_for
 from adapters._anthropic.tools import answer_schema, declare
+from adapters._chat.names import Names
 from adapters._chat.request import (
     NOTHING,
     UNSET,
@@ -70,7 +72,13 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
     return "json_schema" in request.needs and not rules_for(target.model).native_schema
 
 
-def original_names(request: ChatRequest) -> dict[str, str]:
+def names_of(request: ChatRequest, target: Target) -> Names:
+    """Return what the tools that the answer calls are to the client."""
+    changed = partial(_original_names, request)
+    return Names(changed, emulated=emulates_schema(request, target))
+
+
+def _original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Anthropic saw, those that had to be changed only."""
     return client_names(decoded(request.raw, _body), Conversation.language, legal_name)
 

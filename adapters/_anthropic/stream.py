@@ -13,7 +13,6 @@ from adapters._anthropic.reply import (
     Answer,
     Block,
     Counts,
-    Names,
     fault_in,
     finish_word,
     json_text,
@@ -22,10 +21,11 @@ from adapters._anthropic.reply import (
     text_of,
     thought_of,
 )
+from adapters._anthropic.request import names_of
+from adapters._chat.chunks import event_of
 from adapters._chat.reasoning import Step, Thought
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
-from proxy.errors import UnavailableError
 from proxy.wire import ChatRequest, Usage
 
 
@@ -38,15 +38,10 @@ class _Event(msgspec.Struct, frozen=True):
     usage: Counts | None = None
 
 
-class _Type(msgspec.Struct):
-    type: str = ""
-
-
 _READ: Final = frozenset(
     {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"}
 )
 _event: Final = msgspec.json.Decoder(_Event)
-_type: Final = msgspec.json.Decoder(_Type)
 _ERROR: Final = _Event(type="error")
 
 
@@ -72,7 +67,7 @@ class Stream:
         self.model: str | None = None
         self._request = request
         self._target = target
-        self._names = Names(request, target)
+        self._names = names_of(request, target)
         self._sse = sse.Decoder()
         self._writer: wire.ChunkWriter | None = None
         self._counts = Counts()
@@ -173,14 +168,14 @@ class Stream:
         elif block.type in THOUGHTS:
             self._say_thought(text_of(block.thinking))
             self._thoughts[place] = thought_of(block)
-        elif block.type == "tool_use" and self._names.is_answer(block):
+        elif block.type == "tool_use" and self._names.is_answer(block.name):
             if not self._answered:
                 self._calls[place] = _Call(None, json_text(block.input))
             self._answered = True
         elif block.type == "tool_use":
             index, self._called = self._called, self._called + 1
             self._calls[place] = _Call(index, json_text(block.input))
-            function = wire.Function(self._names.of(block), "")
+            function = wire.Function(self._names.of(text_of(block.name)), "")
             self._say(wire.Delta(tool_calls=[wire.ToolCall(function, index, text_of(block.id), "function")]))
 
     def _continue(self, place: int, delta: Block) -> None:
@@ -247,14 +242,5 @@ class Stream:
 
 def _decode(data: bytes) -> _Event:
     """Return the event; one of an unknown type may have any shape. Raises UnavailableError for one we should know."""
-    try:
-        return _event.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        kind = _type.decode(data).type
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        kind = ""
-    if not kind or kind in _READ:
-        raise UnavailableError("the upstream sent an event that is not valid", code="upstream_invalid_event")
-    return _Event(type=kind)
+    found = event_of(data, _event, _READ)
+    return _Event(type=found) if isinstance(found, str) else found

@@ -10,12 +10,11 @@ import msgspec
 
 from adapters._anthropic.messages import legal_name
 from adapters._anthropic.models import Rules, accepted_schema
+from adapters._chat.names import ANSWER_TOOL
 from adapters._chat.request import NOTHING, UNSET, Function, MaybeRaw, ResponseFormat, ToolFields, invalid
 from adapters._chat.tools import Choice, choice_of, functions_of
 from proxy.adapter import not_sent
 
-# The tool that a model without structured output is made to call with its answer.
-ANSWER_TOOL: Final = "sidecar_json_answer"
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

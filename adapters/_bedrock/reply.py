@@ -10,8 +10,7 @@ from zlib import crc32
 import msgspec
 
 from adapters._bedrock.faults import fault_in_answer
-from adapters._bedrock.request import emulates_schema, original_names
-from adapters._bedrock.tools import ANSWER_TOOL
+from adapters._bedrock.request import names_of
 from adapters._chat.reasoning import Detail, Said, Thought
 from proxy import wire
 from proxy.adapter import Reply, Target
@@ -104,33 +103,10 @@ class _Answer(msgspec.Struct, rename="camel"):
 _answer: Final = msgspec.json.Decoder(_Answer)
 
 
-class Names:
-    """Tells what a called tool is to the client: one of its own, or the wrapping of a structured answer.
-
-    `emulated` is True when the answer is expected as a call of the answer tool.
-    """
-
-    __slots__ = ("_request", "emulated")
-
-    def __init__(self, request: ChatRequest, target: Target) -> None:
-        self._request = request
-        self.emulated = emulates_schema(request, target)
-
-    def is_answer(self, use: ToolUse) -> bool:
-        """Say whether `use` calls the answer tool."""
-        return self.emulated and use.name == ANSWER_TOOL
-
-    def of(self, use: ToolUse) -> str:
-        """Return the client's name of the called tool."""
-        name = use.name
-        # Only a name that had to be changed ends in a checksum; the others need no look at the request.
-        return original_names(self._request).get(name, name) if name[-9:-8] == "_" else name
-
-
 def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
     """Return a complete answer as a chat completion. Raises UpstreamError for an error or nonsense in it."""
     answer, blocks = _decode(body)
-    names = Names(request, target)
+    names = names_of(request, target)
     texts: list[str] = []
     thoughts: list[str] = []
     details: list[Detail | None] = []
@@ -145,10 +121,10 @@ def parse(body: bytes, request: ChatRequest, target: Target) -> Reply:
             thought = block.reasoning_content.thought()
             thoughts += thought.text
             details.append(thought.detail(place, target.source))
-        elif block.tool_use is not None and names.is_answer(block.tool_use):
+        elif block.tool_use is not None and names.is_answer(block.tool_use.name):
             answers.append(json_text(block.tool_use.input))
         elif block.tool_use is not None and block.tool_use.ours:
-            function = wire.Function(names.of(block.tool_use), json_text(block.tool_use.input))
+            function = wire.Function(names.of(block.tool_use.name), json_text(block.tool_use.input))
             calls.append(wire.ToolCall(function, id=block.tool_use.tool_use_id, type="function"))
     # The answer tool is called once; words around the call are not part of the JSON that was asked for.
     message = Said("".join(answers[:1] or texts) or (None if calls else ""))

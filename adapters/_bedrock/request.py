@@ -6,6 +6,7 @@ in `additionalModelRequestFields`; a client may add to them, and its word counts
 """
 
 import re
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from adapters._bedrock.messages import Conversation, legal_name
 from adapters._bedrock.models import family_for
 from adapters._bedrock.thinking import Given, think
 from adapters._bedrock.tools import declare
+from adapters._chat.names import Names
 from adapters._chat.request import (
     NOTHING,
     UNSET,
@@ -75,7 +77,13 @@ def emulates_schema(request: ChatRequest, target: Target) -> bool:
     return "json_schema" in request.needs and not family_for(target.model).native_schema
 
 
-def original_names(request: ChatRequest) -> dict[str, str]:
+def names_of(request: ChatRequest, target: Target) -> Names:
+    """Return what the tools that the answer calls are to the client."""
+    changed = partial(_original_names, request)
+    return Names(changed, emulated=emulates_schema(request, target))
+
+
+def _original_names(request: ChatRequest) -> dict[str, str]:
     """Return the client's tool names by the name that Bedrock saw, those that had to be changed only."""
     return client_names(decoded(request.raw, _body), Conversation.language, legal_name)
 

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from adapters._bedrock.frames import Frames
-from adapters._bedrock.reply import Counts, Names, ToolUse, finish_word, made_id, normal_usage
+from adapters._bedrock.reply import Counts, ToolUse, finish_word, made_id, normal_usage
+from adapters._bedrock.request import names_of
 from adapters._chat.reasoning import Step, Thought
 from proxy import sse, wire
 from proxy.adapter import Target, each
@@ -75,7 +76,7 @@ class Stream:
         self.model: str | None = None  # Bedrock does not say
         self._request = request
         self._target = target
-        self._names = Names(request, target)
+        self._names = names_of(request, target)
         self._frames = Frames()
         self._writer: wire.ChunkWriter | None = None
         self._calls: dict[int, _Call] = {}
@@ -145,14 +146,14 @@ class Stream:
         self.started = True
 
     def _open(self, place: int, use: ToolUse) -> None:
-        if self._names.is_answer(use):
+        if self._names.is_answer(use.name):
             if not self._answered:
                 self._calls[place] = _Call(None)
             self._answered = True
         elif use.ours:
             index, self._called = self._called, self._called + 1
             self._calls[place] = _Call(index)
-            function = wire.Function(self._names.of(use), "")
+            function = wire.Function(self._names.of(use.name), "")
             self._say(wire.Delta(tool_calls=[wire.ToolCall(function, index, use.tool_use_id, "function")]))
 
     def _continue(self, place: int, delta: _Delta) -> None:

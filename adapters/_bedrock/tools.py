@@ -14,12 +14,11 @@ from adapters._anthropic.models import accepted_schema
 from adapters._anthropic.tools import schema_object
 from adapters._bedrock.messages import cache_point, legal_name
 from adapters._bedrock.models import Family
+from adapters._chat.names import ANSWER_TOOL
 from adapters._chat.request import NOTHING, Function, MaybeRaw, ToolFields, invalid
 from adapters._chat.tools import Choice, choice_of, functions_of
 from proxy.adapter import not_sent
 
-# The tool that a model without structured output is made to call with its answer.
-ANSWER_TOOL: Final = "sidecar_json_answer"
 _EMPTY_SCHEMA: Final = {"type": "object", "properties": {}}
 # Claude's own word, which Converse lacks; it must not stand beside a `toolChoice`.
 _NONE: Final = {"tool_choice": {"type": "none"}}

@@ -1,12 +1,26 @@
 """The frame of a translated stream: one role chunk, what the language says, one finish chunk, the usage, `[DONE]`."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from proxy import sse, wire
 from proxy.adapter import Target, each, last_events
 from proxy.errors import UnavailableError
 from proxy.wire import ChatRequest, Usage
+
+E = TypeVar("E")
+# What a decoder raises for bytes that are not what they should be.
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Type(msgspec.Struct):
+    type: str = ""
+
+
+_type: Final = msgspec.json.Decoder(_Type)
 
 
 class Chunks(ABC):
@@ -88,6 +102,24 @@ class Chunks(ABC):
         self.finish = finish
         self.started = True
         self._out.append(self._opened().delta(wire.Delta(), finish))
+
+
+def event_of(data: bytes, decoder: msgspec.json.Decoder[E], known: Collection[str]) -> E | str:
+    """Return the event in `data`, or the type of one that is not `known` and may have any shape.
+
+    Raises UnavailableError for one that we should be able to read.
+    """
+    try:
+        return decoder.decode(data)
+    except _UNREADABLE:
+        pass
+    try:
+        kind = _type.decode(data).type
+    except _UNREADABLE:
+        kind = ""
+    if not kind or kind in known:
+        raise UnavailableError("the upstream sent an event that is not valid", code="upstream_invalid_event")
+    return kind
 
 
 def logprob(token: str, number: float) -> dict[str, Any]:

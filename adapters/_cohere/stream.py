@@ -8,11 +8,10 @@ from typing import Final
 
 import msgspec
 
-from adapters._chat.chunks import Chunks, plain
+from adapters._chat.chunks import Chunks, event_of, plain
 from adapters._cohere.reply import Call, Content, End, Said, billed, finish_of, told
 from proxy import sse, wire
 from proxy.adapter import Target
-from proxy.errors import UnavailableError
 from proxy.wire import ChatRequest
 
 
@@ -25,10 +24,6 @@ class _Event(msgspec.Struct):
     id: str | None = None
     index: int = 0
     delta: _Delta | None = None
-
-
-class _Type(msgspec.Struct):
-    type: str = ""
 
 
 _READ: Final = frozenset(
@@ -44,7 +39,6 @@ _READ: Final = frozenset(
     }
 )
 _event: Final = msgspec.json.Decoder(_Event)
-_type: Final = msgspec.json.Decoder(_Type)
 
 
 class Stream(Chunks):
@@ -113,14 +107,5 @@ class Stream(Chunks):
 
 def _decode(data: bytes) -> _Event:
     """Return the event; one of an unknown type may have any shape. Raises UnavailableError for one we should know."""
-    try:
-        return _event.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        kind = _type.decode(data).type
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        kind = ""
-    if not kind or kind in _READ:
-        raise UnavailableError("the upstream sent an event that is not valid", code="upstream_invalid_event")
-    return _Event(type=kind)
+    found = event_of(data, _event, _READ)
+    return _Event(type=found) if isinstance(found, str) else found
