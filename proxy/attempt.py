@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,7 @@ class Tools(msgspec.Struct, frozen=True, eq=False):
 
 
 _NOTHING: Final = Usage()
+_NONE: Final[list[Any]] = []
 
 
 class Attempt:
@@ -114,7 +115,7 @@ class Attempt:
 
     def _entry(self, page: Page, error: BaseException | None, now: float) -> Entry:
         """Return what the ledger keeps of this attempt. Made at once, as setting field after field takes longer."""
-        usage = self.usage or _NOTHING
+        usage, ask = self.usage or _NOTHING, self._ask
         outcome, unknown = "ok", False
         code: str | None = None
         status: int | None = 200
@@ -135,14 +136,14 @@ class Attempt:
             self.upstream.name,
             None if self.answered is None or self.answered == self.upstream.row.id else short(self.answered),
             page.tag,
-            page.stream,
-            page.needs,
+            ask.stream,
+            sorted(ask.needs) if ask.needs else _NONE,
             outcome,
             code,
             status,
             False,  # final: only the page knows
-            page.estimate,
-            page.max_tokens,
+            ask.tokens,
+            ask.max_tokens or None,
             usage.input,
             usage.cached,
             usage.cache_write,
@@ -156,7 +157,7 @@ class Attempt:
             unknown and self.usage is None,
             int((now - self._began) * 1e6) / 1e3,
             None if self.first_s is None else int(self.first_s * 1e6) / 1e3,
-            page.prefix,
+            list(ask.prefix) if ask.prefix else _NONE,
         )
 
     def _bill(self, usage: Usage, now: float) -> None:

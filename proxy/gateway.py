@@ -18,7 +18,7 @@ from proxy.config import Config, nearest
 from proxy.errors import AuthError, ClientError, OverloadedError, ProxyError, QuotaError, RateLimitError
 from proxy.hedge import HedgedWalk
 from proxy.keys import Access
-from proxy.ledger import Ledger, Page
+from proxy.ledger import Page
 from proxy.log import short
 from proxy.optimizer import PARTS, PRICED, Excluded, decide, decide_again
 from proxy.parameters import refusal
@@ -165,7 +165,7 @@ class Gateway:
         kind = HedgedWalk if route.hedges else Walk
         walk = kind(request, plan.ask, route, tools, request_id, timing)
         if tools.ledger is not None:
-            walk.page = page_of(tools.ledger, request, plan, request_id, overrides.tag)
+            walk.page = Page(tools.ledger, request_id, route.name, short(request.model), overrides.tag)
         return walk
 
     def start(self, walk: Walk, plan: Plan, overrides: Overrides) -> None:
@@ -259,22 +259,6 @@ class Gateway:
         if kinds <= {"rate_limit", "quota"}:
             return RateLimitError(text, retry_after_s=wait_s)
         return OverloadedError(text, code="no_provider_available", retry_after_s=wait_s)
-
-
-def page_of(ledger: Ledger, request: ChatRequest, plan: Plan, request_id: str, tag: str | None) -> Page:
-    """Return where the ledger's entries of one request are written."""
-    return Page(
-        ledger,
-        request_id,
-        plan.route.name,
-        short(request.model),
-        tag,
-        request.stream,
-        sorted(request.needs) if request.needs else [],
-        request.input_tokens,
-        request.max_tokens or None,
-        list(plan.ask.prefix),
-    )
 
 
 def changes(old: Config, new: Config) -> list[str]:

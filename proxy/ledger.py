@@ -197,8 +197,8 @@ class Ledger:
 class Page(msgspec.Struct, gc=False):
     """The entries of one request. One that failed waits for what follows: only then is known whether it was the last.
 
-    Nothing is awaited between the two but a pause before the same upstream is asked again. `id` to `prefix` are what
-    all its entries have in common, see `Entry`.
+    Nothing is awaited between the two but a pause before the same upstream is asked again. `id` to `tag` are what all
+    its entries have in common, see `Entry`.
     """
 
     ledger: Ledger
@@ -206,11 +206,6 @@ class Page(msgspec.Struct, gc=False):
     policy: str = ""
     model: str = ""
     tag: str | None = None
-    stream: bool = False
-    needs: list[str] = []
-    estimate: int = 0
-    max_tokens: int | None = None
-    prefix: list[int] = []
     attempts: int = 0
     running: int = 0
     answered: bool = False
