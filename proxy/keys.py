@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+from yarl import URL
 
 from proxy.config import Problem
 from proxy.oauth import Token
 from proxy.policy import ProviderRow
 
 _SCHEMES: Final = ("http://", "https://")
+_NO_ADDRESS: Final = "is no address of the form http://HOST or https://HOST"
 # Headers that carry a key wherever they are used.
 _SECRET_HEADERS: Final = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key"})
 
@@ -32,8 +34,8 @@ def access(row: ProviderRow, environ: Mapping[str, str]) -> Access:
         base_url = environ.get(base_url[4:], "").strip()
         if not base_url:
             return Access("", (), "", f"set {row.base_url[4:]} to use it")
-        if not base_url.startswith(_SCHEMES):
-            return Access("", (), "", f"{row.base_url[4:]} does not start with http:// or https://")
+        if not _address(base_url):
+            return Access("", (), "", f"{row.base_url[4:]} {_NO_ADDRESS}")
     base_url = base_url.rstrip("/")
     if not row.api_key and row.login is None:
         return Access(base_url, (), "no key needed", None)
@@ -116,11 +118,20 @@ def check(row: ProviderRow) -> Problem | None:
             text = 'api_key: a key must not stand in a file; write "env:VARIABLE" or "file:/path"'
             return Problem("catalog.toml", where, text)
     for url in (row.login.device_url, row.login.token_url) if row.login is not None else ():
-        if not url.startswith(_SCHEMES):
-            return Problem("catalog.toml", where, f"login: {url!r} does not start with http:// or https://")
-    if not row.base_url.startswith((*_SCHEMES, "env:")) or row.base_url == "env:":
-        return Problem("catalog.toml", where, f"base_url: {row.base_url!r} does not start with http:// or https://")
+        if not _address(url):
+            return Problem("catalog.toml", where, f"login: {url!r} {_NO_ADDRESS}")
+    if not (_address(row.base_url) or (row.base_url[4:] and row.base_url.startswith("env:"))):
+        return Problem("catalog.toml", where, f"base_url: {row.base_url!r} {_NO_ADDRESS}")
     return _headers(row, where)
+
+
+def _address(url: str) -> bool:
+    """Say whether requests can be sent to `url`: what the transport makes of it, before anything depends on it."""
+    try:
+        address = URL(url, encoded=True)
+        return url.startswith(_SCHEMES) and bool(address.host and address.port)
+    except ValueError:
+        return False
 
 
 def _headers(row: ProviderRow, where: str) -> Problem | None:

@@ -88,7 +88,8 @@ def test_missing_and_unreadable_keys_are_told_apart(tmp_path: Path) -> None:
     [
         ({"URL": "http://127.0.0.1:8000/v1/"}, "http://127.0.0.1:8000/v1", None),
         ({}, "", "set URL to use it"),
-        ({"URL": "127.0.0.1:8000"}, "", "URL does not start with http:// or https://"),
+        ({"URL": "127.0.0.1:8000"}, "", "URL is no address of the form http://HOST or https://HOST"),
+        ({"URL": "http://[bad/v1"}, "", "URL is no address of the form http://HOST or https://HOST"),
     ],
 )
 def test_address_from_the_environment(environ: dict[str, str], base_url: str, off: str | None) -> None:
@@ -126,11 +127,13 @@ def test_a_header_that_cannot_be_sent_is_refused(headers: dict[str, str]) -> Non
     assert "is not one line of plain text" in told(headers=headers)
 
 
-@pytest.mark.parametrize("base_url", ["x.test/v1", "ftp://x.test", "/v1", "env:"])
-def test_an_address_needs_its_scheme(base_url: str) -> None:
+@pytest.mark.parametrize(
+    "base_url", ["x.test/v1", "ftp://x.test", "/v1", "env:", "http://", "http://[bad/v1", "http://x:port/v1"]
+)
+def test_an_address_needs_scheme_and_host(base_url: str) -> None:
     """Said with file and entry, before the first request fails."""
     assert told(base_url=base_url) == (
-        f"catalog.toml: provider 'a': base_url: {base_url!r} does not start with http:// or https://"
+        f"catalog.toml: provider 'a': base_url: {base_url!r} is no address of the form http://HOST or https://HOST"
     )
 
 

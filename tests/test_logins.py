@@ -400,5 +400,7 @@ async def test_a_running_sidecar_refreshes(upstream: StartUpstream, sidecar: Sta
 async def test_a_login_by_no_address_is_refused(sidecar: StartSidecar) -> None:
     """With the row and the key that is wrong."""
     login = {"client_id": "x", "device_url": "ftp://x", "token_url": "https://x"}
-    with pytest.raises(PolicyError, match=r"provider 'p0': login: 'ftp://x' does not start with http:// or https://"):
+    with pytest.raises(
+        PolicyError, match=r"provider 'p0': login: 'ftp://x' is no address of the form http://HOST or https://HOST"
+    ):
         await sidecar(provider={"login": login})
